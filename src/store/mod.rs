@@ -1,0 +1,90 @@
+//! One redb file: objects, trees, sizes, generations.
+//!
+//! Objects are addressed by Git object id, verified before they come here,
+//! and shared by every repository and workspace of the machine. This layer
+//! keeps them small (compressed, packed into chunks), checks every byte it
+//! gives back, and forgets what it finds damaged. It knows no network and no
+//! policy. redb is named nowhere else.
+//!
+//! Reading order: `schema` (tables, versions), `row` (byte formats), `blob`
+//! (frames), `pack` (which bytes go into which chunk), `db` (transactions,
+//! durability, failures), then one file a verb.
+
+mod access;
+mod batch;
+mod blob;
+mod db;
+mod error;
+pub mod git_tree;
+mod large;
+mod pack;
+mod read;
+pub mod record;
+mod row;
+mod rows;
+mod schema;
+mod stats;
+pub mod tree;
+
+#[cfg(test)]
+mod fault;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use batch::Batch;
+pub use error::{StoreError, StoreErrorKind};
+pub use git_tree::{TreeError, listing_from_git};
+pub use large::LargeBlob;
+pub use read::BlobInfo;
+pub use record::{
+    Depth, Generation, GenerationRecord, ObjectIdText, Repository, RepositoryId, Workspace, WorkspaceId, WorkspaceState,
+};
+pub use row::FRAME_BYTES;
+pub use stats::StoreStats;
+pub use tree::{Entry, EntryKind, Listing, ListingError};
+
+/// redb's page cache by default: the rows of a 78k workspace and the chunks in use; the operating system's page cache
+/// holds the rest.
+const CACHE_BYTES: usize = 32 << 20;
+
+/// Open options.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// redb's page cache, in bytes.
+    pub cache_bytes: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { cache_bytes: CACHE_BYTES }
+    }
+}
+
+/// The store; cheap to clone. The last clone's end makes everything durable.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<db::Inner>,
+}
+
+impl Store {
+    /// Opens or creates the store for reading and writing. Its directory is made when it is missing.
+    pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        db::Inner::open(path, db::opener(options.cache_bytes)).map(Self::from)
+    }
+
+    /// Opens an existing store for reading only.
+    ///
+    /// Should its last writer have been killed, it is opened once for writing, to return to the last durable commit.
+    pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        db::Inner::open_read_only(path, db::opener(CACHE_BYTES)).map(Self::from)
+    }
+}
+
+impl From<db::Inner> for Store {
+    fn from(inner: db::Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+}

@@ -1,0 +1,129 @@
+//! The rows people would recognise: repositories, workspaces, generations.
+//!
+//! They are few, so they are stored as JSON: readable in a dump, and a field
+//! added with a default needs no migration.
+
+use std::path::PathBuf;
+
+use gix::ObjectId;
+use serde::{Deserialize, Serialize};
+
+/// A repository's number in this store; given once, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RepositoryId(pub u64);
+
+/// A workspace's number in this store; given once, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WorkspaceId(pub u64);
+
+/// A generation's number within its workspace: 1, 2, 3…; numbers only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Generation(pub u64);
+
+/// One remote and its partial gitdir, shared by all its workspaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repository {
+    /// Its number.
+    pub id: RepositoryId,
+    /// Where it is fetched from, as given but without credentials.
+    pub url: String,
+    /// The common gitdir.
+    pub gitdir: PathBuf,
+    /// Whether the gitdir was prepared elsewhere (`--gitdir`): never removed by Larder.
+    pub external_gitdir: bool,
+}
+
+/// What a workspace is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkspaceState {
+    /// Fetching its first commit and trees.
+    Preparing,
+    /// Mounted and readable.
+    Ready,
+    /// Its preparation failed; `larder prepare` tries again.
+    Failed,
+    /// Known, not mounted.
+    Unmounted,
+}
+
+/// How much history a preparation fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Depth {
+    /// That many commits from the tip.
+    Commits(u32),
+    /// All of it.
+    Full,
+}
+
+/// One mounted working tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workspace {
+    /// Its number.
+    pub id: WorkspaceId,
+    /// Its name, unique among workspaces.
+    pub name: String,
+    /// Where it is mounted (absolute).
+    pub path: PathBuf,
+    /// Its repository.
+    pub repository: RepositoryId,
+    /// The revision asked for; `None` is the remote's HEAD.
+    pub rev: Option<String>,
+    /// The commit the revision must resolve to, when one was demanded.
+    pub require_commit: Option<ObjectIdText>,
+    /// History to fetch.
+    pub depth: Depth,
+    /// What it is doing.
+    pub state: WorkspaceState,
+    /// The generation it shows, once prepared.
+    pub current: Option<Generation>,
+    /// Why preparing failed, in one line.
+    pub last_error: Option<String>,
+    /// Owner of everything the mount shows.
+    pub uid: u32,
+    /// Group of everything the mount shows.
+    pub gid: u32,
+    /// Whether the server may send everything when it has no filters.
+    pub allow_full: bool,
+    /// Whether it is to be mounted again when the daemon starts.
+    pub mounted: bool,
+}
+
+/// One published commit's tree in one workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationRecord {
+    /// Whose.
+    pub workspace: WorkspaceId,
+    /// Its number.
+    pub generation: Generation,
+    /// The commit.
+    pub commit: ObjectIdText,
+    /// The commit's root tree.
+    pub tree: ObjectIdText,
+    /// Committer time, seconds since 1970 UTC; the times the mount shows.
+    pub commit_time: i64,
+    /// Files, symlinks and gitlinks in it.
+    pub files: u64,
+    /// When it was published, seconds since 1970 UTC.
+    pub created: i64,
+    /// What published it: `mount`, `switch`, `commit`, `refresh`.
+    pub origin: String,
+}
+
+/// An object id that is hexadecimal in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectIdText(pub ObjectId);
+
+impl Serialize for ObjectIdText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ObjectIdText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        ObjectId::from_hex(text.as_bytes()).map(Self).map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,124 @@
+//! Repositories, workspaces and generations: few rows, always durable.
+
+use redb::{ReadableTable, Table};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Store;
+use super::db::Wait;
+use super::error::{Failure, StoreError};
+use super::record::{Generation, GenerationRecord, Repository, RepositoryId, Workspace, WorkspaceId};
+use super::schema::{COUNTERS, GENERATIONS, REPOSITORIES, WORKSPACES, counter};
+
+const NEXT_REPOSITORY: &str = "next_repository";
+const NEXT_WORKSPACE: &str = "next_workspace";
+
+/// Room asked for before writing one row.
+const ROW_BYTES: u64 = 4096;
+
+impl Store {
+    /// The next free repository number, from 1 on (durable).
+    pub fn next_repository_id(&self) -> Result<RepositoryId, StoreError> {
+        self.next_number(NEXT_REPOSITORY).map(RepositoryId)
+    }
+
+    /// The next free workspace number, from 1 on (durable).
+    pub fn next_workspace_id(&self) -> Result<WorkspaceId, StoreError> {
+        self.next_number(NEXT_WORKSPACE).map(WorkspaceId)
+    }
+
+    fn next_number(&self, name: &str) -> Result<u64, StoreError> {
+        self.inner.write("taking a number", Wait::Durable, ROW_BYTES, |txn| {
+            let mut counters = txn.open_table(COUNTERS)?;
+            let number = counter(&counters, name)?
+                .checked_add(1)
+                .ok_or_else(|| StoreError::corrupt(format!("counter {name} is used up")))?;
+            counters.insert(name, number)?;
+            Ok(number)
+        })
+    }
+
+    /// Writes a repository's row (durable).
+    pub fn put_repository(&self, row: &Repository) -> Result<(), StoreError> {
+        self.inner.write("writing a repository", Wait::Durable, ROW_BYTES, |txn| {
+            put(&mut txn.open_table(REPOSITORIES)?, row.id.0, row)
+        })
+    }
+
+    /// All repositories, oldest first.
+    pub fn repositories(&self) -> Result<Vec<Repository>, StoreError> {
+        self.inner.read("reading repositories", |txn| all(&txn.open_table(REPOSITORIES)?))
+    }
+
+    /// Writes a workspace's row (durable).
+    pub fn put_workspace(&self, row: &Workspace) -> Result<(), StoreError> {
+        self.inner.write("writing a workspace", Wait::Durable, ROW_BYTES, |txn| {
+            put(&mut txn.open_table(WORKSPACES)?, row.id.0, row)
+        })
+    }
+
+    /// Removes a workspace and its generations (durable).
+    pub fn remove_workspace(&self, id: WorkspaceId) -> Result<(), StoreError> {
+        self.inner.write("removing a workspace", Wait::Durable, ROW_BYTES, |txn| {
+            txn.open_table(WORKSPACES)?.remove(id.0)?;
+            txn.open_table(GENERATIONS)?.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false)?;
+            Ok(())
+        })
+    }
+
+    /// All workspaces, oldest first.
+    pub fn workspaces(&self) -> Result<Vec<Workspace>, StoreError> {
+        self.inner.read("reading workspaces", |txn| all(&txn.open_table(WORKSPACES)?))
+    }
+
+    /// Publishes: writes the generation's row and the workspace's, which names it, in one durable transaction.
+    ///
+    /// Everything committed before is durable with it.
+    pub fn publish(&self, row: &GenerationRecord, workspace: &Workspace) -> Result<(), StoreError> {
+        self.inner.write("publishing a generation", Wait::Durable, 2 * ROW_BYTES, |txn| {
+            let key = (row.workspace.0, row.generation.0);
+            put(&mut txn.open_table(GENERATIONS)?, key, row)?;
+            put(&mut txn.open_table(WORKSPACES)?, workspace.id.0, workspace)
+        })
+    }
+
+    /// One generation.
+    pub fn generation(
+        &self,
+        workspace: WorkspaceId,
+        generation: Generation,
+    ) -> Result<Option<GenerationRecord>, StoreError> {
+        self.inner.read("reading a generation", |txn| {
+            let row = txn.open_table(GENERATIONS)?.get((workspace.0, generation.0))?;
+            row.map(|row| parse(row.value())).transpose()
+        })
+    }
+
+    /// All generations of a workspace, oldest first.
+    pub fn generations(&self, workspace: WorkspaceId) -> Result<Vec<GenerationRecord>, StoreError> {
+        self.inner.read("reading generations", |txn| {
+            let rows = txn.open_table(GENERATIONS)?.range((workspace.0, 0)..=(workspace.0, u64::MAX))?;
+            rows.map(|row| parse(row?.1.value())).collect()
+        })
+    }
+}
+
+fn put<'k, K: redb::Key + 'static>(
+    table: &mut Table<K, &'static [u8]>,
+    key: K::SelfType<'k>,
+    row: &impl Serialize,
+) -> Result<(), Failure> {
+    let json =
+        serde_json::to_vec(row).map_err(|error| StoreError::corrupt(format!("row can't be written: {error}")))?;
+    table.insert(key, json.as_slice())?;
+    Ok(())
+}
+
+fn all<T: DeserializeOwned>(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<T>, Failure> {
+    table.iter()?.map(|row| parse(row?.1.value())).collect()
+}
+
+fn parse<T: DeserializeOwned>(row: &[u8]) -> Result<T, Failure> {
+    let parsed = serde_json::from_slice(row);
+    parsed.map_err(|error| StoreError::corrupt(format!("a row of the store is damaged: {error}")).into())
+}

@@ -1,0 +1,129 @@
+//! The tables, their version, and the steps from one version to the next.
+//!
+//! The version lies in the file. An older file is brought up to date in one
+//! durable transaction a step; a newer one is refused untouched.
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, WriteTransaction};
+
+use super::error::{Failure, StoreError, StoreErrorKind};
+
+/// `"schema"` → version.
+pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// Object id → [`super::row::BlobRow`].
+pub(super) const BLOBS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("blobs");
+/// Chunk number → stored bytes of objects, packed. Numbers are never used again.
+pub(super) const CHUNKS: TableDefinition<u64, &[u8]> = TableDefinition::new("chunks");
+/// First chunk number → how many are set aside, for each large blob being written.
+pub(super) const PENDING: TableDefinition<u64, u64> = TableDefinition::new("pending");
+/// Tree id → packed listing, sealed ([`super::row::seal`]).
+pub(super) const TREES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("trees");
+/// Object id → raw size (u64, little-endian), sealed.
+pub(super) const SIZES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("sizes");
+/// (workspace, generation) → JSON.
+pub(super) const GENERATIONS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("generations");
+/// Workspace → JSON.
+pub(super) const WORKSPACES: TableDefinition<u64, &[u8]> = TableDefinition::new("workspaces");
+/// Repository → JSON.
+pub(super) const REPOSITORIES: TableDefinition<u64, &[u8]> = TableDefinition::new("repositories");
+/// Object id → hours since 1970 of its last use.
+pub(super) const ACCESS: TableDefinition<&[u8], u32> = TableDefinition::new("access");
+/// Next free numbers and running totals, by name.
+pub(super) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
+
+const SCHEMA: &str = "schema";
+
+/// Takes a store from one version to the next.
+pub(super) type Step = fn(&WriteTransaction) -> Result<(), Failure>;
+
+/// `STEPS[n]` leads from version n + 1 to n + 2. Append; never change or remove one.
+pub(super) const STEPS: &[Step] = &[];
+
+/// Checks the version, creates the tables of a new file, and runs the steps an older one lacks.
+pub(super) fn prepare(db: &Database, steps: &[Step]) -> Result<(), Failure> {
+    let newest = newest(steps);
+    let mut version = match version(db)? {
+        Some(version) => version,
+        None => create(db, newest)?,
+    };
+    refuse_unknown(version, newest)?;
+    while version < newest {
+        let mut txn = db.begin_write()?;
+        txn.set_quick_repair(true);
+        steps[usize::try_from(version - 1).expect("below the number of steps")](&txn)?;
+        version += 1;
+        txn.open_table(META)?.insert(SCHEMA, version)?;
+        txn.commit()?;
+    }
+    Ok(())
+}
+
+/// Checks the version of a file that is only read: there is no bringing up to date.
+pub(super) fn check(db: &impl ReadableDatabase, steps: &[Step]) -> Result<(), Failure> {
+    let newest = newest(steps);
+    let version = version(db)?.ok_or_else(|| StoreError::corrupt("the file is empty: it is no store yet"))?;
+    refuse_unknown(version, newest)?;
+    if version < newest {
+        let message = format!(
+            "the store has schema {version}, this Larder needs {newest}: open it once for writing (start the daemon)"
+        );
+        return Err(StoreError::corrupt(message).into());
+    }
+    Ok(())
+}
+
+fn newest(steps: &[Step]) -> u64 {
+    steps.len() as u64 + 1
+}
+
+fn refuse_unknown(version: u64, newest: u64) -> Result<(), StoreError> {
+    if version > newest {
+        let message = format!(
+            "the store was written by a newer Larder (schema {version}; this one knows up to {newest}): update Larder, \
+             or use another LARDER_HOME"
+        );
+        return Err(StoreError::new(StoreErrorKind::Newer, message));
+    }
+    if version == 0 {
+        return Err(StoreError::corrupt("the store's schema version is damaged"));
+    }
+    Ok(())
+}
+
+/// The version in the file; `None` when it has no tables at all.
+fn version(db: &impl ReadableDatabase) -> Result<Option<u64>, Failure> {
+    let txn = db.begin_read()?;
+    let mut tables = txn.list_tables()?.peekable();
+    if tables.peek().is_none() {
+        return Ok(None);
+    }
+    if !tables.any(|table| table.name() == META.name()) {
+        return Err(StoreError::corrupt("the file is a redb database, but not a Larder store").into());
+    }
+    let meta = txn.open_table(META)?;
+    let version = meta.get(SCHEMA)?.ok_or_else(|| StoreError::corrupt("the store has no schema version"))?;
+    Ok(Some(version.value()))
+}
+
+/// Makes all tables, so that no reader ever finds one missing.
+fn create(db: &Database, newest: u64) -> Result<u64, Failure> {
+    let mut txn = db.begin_write()?;
+    txn.set_quick_repair(true);
+    for table in [BLOBS, TREES, SIZES] {
+        txn.open_table(table)?;
+    }
+    for table in [WORKSPACES, REPOSITORIES, CHUNKS] {
+        txn.open_table(table)?;
+    }
+    txn.open_table(PENDING)?;
+    txn.open_table(GENERATIONS)?;
+    txn.open_table(ACCESS)?;
+    txn.open_table(COUNTERS)?;
+    txn.open_table(META)?.insert(SCHEMA, newest)?;
+    txn.commit()?;
+    Ok(newest)
+}
+
+/// A counter's value; 0 when it was never set.
+pub(super) fn counter(table: &impl ReadableTable<&'static str, u64>, name: &str) -> Result<u64, Failure> {
+    Ok(table.get(name)?.map_or(0, |value| value.value()))
+}

@@ -1,0 +1,93 @@
+//! Running totals, kept in the same transactions as what they count.
+
+use redb::Table;
+
+use super::Store;
+use super::error::{Failure, StoreError};
+use super::row::BlobRow;
+use super::schema::{COUNTERS, counter};
+
+const BLOBS: &str = "blobs";
+const RAW_BYTES: &str = "raw_bytes";
+const STORED_BYTES: &str = "stored_bytes";
+const TREES: &str = "trees";
+
+/// Counts over the whole store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Blobs in it.
+    pub blobs: u64,
+    /// Their bytes.
+    pub raw_bytes: u64,
+    /// What they take as stored, redb's pages not counted.
+    pub stored_bytes: u64,
+    /// Trees in it.
+    pub trees: u64,
+    /// Bytes the file occupies on disk.
+    pub file_bytes: u64,
+}
+
+impl Store {
+    /// Counts over the whole store; costs four look-ups, however much there is.
+    pub fn stats(&self) -> Result<StoreStats, StoreError> {
+        let file_bytes = self.inner.file_bytes()?;
+        self.inner.read("reading the store's totals", |txn| {
+            let counters = txn.open_table(COUNTERS)?;
+            Ok(StoreStats {
+                blobs: counter(&counters, BLOBS)?,
+                raw_bytes: counter(&counters, RAW_BYTES)?,
+                stored_bytes: counter(&counters, STORED_BYTES)?,
+                trees: counter(&counters, TREES)?,
+                file_bytes,
+            })
+        })
+    }
+}
+
+/// What one transaction adds or takes away.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    pub blobs: u64,
+    pub raw_bytes: u64,
+    pub stored_bytes: u64,
+    pub trees: u64,
+}
+
+impl Totals {
+    /// One blob; `None` is one whose row is unreadable.
+    pub(super) fn of_blob(row: Option<&BlobRow>) -> Self {
+        let mut totals = Self::default();
+        totals.blobs = 1;
+        if let Some(row) = row {
+            totals.raw_bytes = row.raw_size;
+            totals.stored_bytes = row.stored_size;
+        }
+        totals
+    }
+
+    pub(super) fn add_blob(&mut self, row: &BlobRow) {
+        self.blobs += 1;
+        self.raw_bytes += row.raw_size;
+        self.stored_bytes += row.stored_size;
+    }
+
+    pub(super) fn add_to(self, counters: &mut Table<&'static str, u64>) -> Result<(), Failure> {
+        self.apply(counters, u64::saturating_add)
+    }
+
+    pub(super) fn take_from(self, counters: &mut Table<&'static str, u64>) -> Result<(), Failure> {
+        self.apply(counters, u64::saturating_sub)
+    }
+
+    fn apply(self, counters: &mut Table<&'static str, u64>, by: fn(u64, u64) -> u64) -> Result<(), Failure> {
+        let changes =
+            [(BLOBS, self.blobs), (RAW_BYTES, self.raw_bytes), (STORED_BYTES, self.stored_bytes), (TREES, self.trees)];
+        for (name, change) in changes {
+            if change > 0 {
+                let value = by(counter(counters, name)?, change);
+                counters.insert(name, value)?;
+            }
+        }
+        Ok(())
+    }
+}
