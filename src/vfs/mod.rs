@@ -1,0 +1,18 @@
+//! The filesystem: what the kernel asks, answered from the view.
+//!
+//! In reading order: [`attr`] and [`errno`] are the vocabulary; [`inode`] maps
+//! numbers to files; [`ops`] holds every operation as a plain function,
+//! testable without a mount; [`fuse`] is the one place that speaks FUSE;
+//! [`interrupt`] notices that a waiting reader was killed.
+//!
+//! No operation waits: what needs the network comes back as a future.
+
+pub mod attr;
+pub mod errno;
+pub mod fuse;
+pub mod inode;
+pub mod interrupt;
+pub mod ops;
+
+pub use errno::Errno;
+pub use ops::{Fs, Gate, Owner, Shown};
