@@ -23,9 +23,12 @@
 //! * No thread that answers the kernel waits for the network.
 //!
 //! Modules in reading order: [`store`], [`hydrate`], [`index`], [`vfs`],
-//! [`config`] and [`metrics`] serve all of them.
+//! [`git`], [`daemon`], [`cli`]; [`config`] and [`metrics`] serve all of them.
 
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod git;
 pub mod hydrate;
 pub mod index;
 pub mod metrics;

@@ -5,8 +5,8 @@
 //! learned later are written into the cached directory by whoever learned them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use gix::ObjectId;
 use parking_lot::Mutex;
@@ -22,10 +22,11 @@ const CACHE_BYTES: usize = 16 << 20;
 const UNKNOWN: u64 = u64::MAX;
 
 /// One directory: its entries and, beside each, its raw size where known.
-#[derive(Debug)]
 pub struct Directory {
+    store: Store,
     listing: Listing,
-    sizes: Vec<AtomicU64>,
+    // Read from the store when a size is first asked for: listing names needs none.
+    sizes: OnceLock<Vec<AtomicU64>>,
 }
 
 impl Directory {
@@ -42,23 +43,34 @@ impl Directory {
 
     /// Raw size in bytes of the blob at `position`, where known.
     pub fn size(&self, position: usize) -> Option<u64> {
-        let size = self.sizes.get(position)?.load(Ordering::Relaxed);
+        let size = self.sizes().get(position)?.load(Ordering::Relaxed);
         (size != UNKNOWN).then_some(size)
     }
 
     /// Notes the raw size of the blob at `position`.
     pub fn learn(&self, position: usize, size: u64) {
-        if let Some(slot) = self.sizes.get(position) {
+        if let Some(slot) = self.sizes().get(position) {
             slot.store(size, Ordering::Relaxed);
         }
     }
 
+    fn sizes(&self) -> &[AtomicU64] {
+        self.sizes.get_or_init(|| {
+            let blobs: Vec<ObjectId> =
+                self.listing.iter().filter(|entry| entry.kind.is_blob()).map(|entry| entry.id).collect();
+            // A store that fails here fails again, and is reported, when the size is resolved.
+            let mut known = self.store.sizes(&blobs).unwrap_or_default().into_iter();
+            let size = |entry: Entry<'_>| if entry.kind.is_blob() { known.next().flatten() } else { Some(0) };
+            self.listing.iter().map(size).map(|size| AtomicU64::new(size.unwrap_or(UNKNOWN))).collect()
+        })
+    }
+
     fn bytes(&self) -> usize {
-        self.listing.as_bytes().len() + 8 * self.sizes.len() + 128
+        self.listing.as_bytes().len() + 8 * self.listing.len() + 128
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Cache {
     young: HashMap<ObjectId, Arc<Directory>>,
     old: HashMap<ObjectId, Arc<Directory>>,
@@ -90,16 +102,7 @@ impl View {
             return Ok(directory);
         }
         let listing = self.store.tree(id)?.ok_or(IndexError::MissingTree(*id))?;
-        let blobs: Vec<ObjectId> = listing.iter().filter(|entry| entry.kind.is_blob()).map(|entry| entry.id).collect();
-        let mut known = self.store.sizes(&blobs)?.into_iter();
-        let sizes = listing
-            .iter()
-            .map(|entry| {
-                let size = if entry.kind.is_blob() { known.next().flatten() } else { Some(0) };
-                AtomicU64::new(size.unwrap_or(UNKNOWN))
-            })
-            .collect();
-        let directory = Arc::new(Directory { listing, sizes });
+        let directory = Arc::new(Directory { store: self.store.clone(), listing, sizes: OnceLock::new() });
         let mut cache = self.cache.lock();
         cache.insert(*id, Arc::clone(&directory));
         Ok(directory)

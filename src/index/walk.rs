@@ -1,6 +1,6 @@
-//! Visits every entry of a tree, depth first, without recursion.
+//! Walks over whole trees, without recursion and each distinct tree once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use gix::ObjectId;
 
@@ -16,17 +16,19 @@ pub struct TreeCounts {
     pub directories: u64,
 }
 
-/// Calls `visit` for each directory of the tree `root`, a parent before its children.
-pub fn directories(
+/// Calls `visit` for each distinct tree below `root`, the root first.
+pub fn distinct<E: From<IndexError>>(
     store: &Store,
     root: ObjectId,
-    mut visit: impl FnMut(&ObjectId, &Listing),
-) -> Result<(), IndexError> {
+    mut visit: impl FnMut(&Listing) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut seen = HashSet::from([root]);
     let mut open = vec![root];
     while let Some(id) = open.pop() {
-        let listing = store.tree(&id)?.ok_or(IndexError::MissingTree(id))?;
-        visit(&id, &listing);
-        open.extend(listing.iter().filter(|entry| entry.kind == EntryKind::Directory).map(|entry| entry.id));
+        let listing = store.tree(&id).map_err(IndexError::from)?.ok_or(IndexError::MissingTree(id))?;
+        visit(&listing)?;
+        let children = listing.iter().filter(|entry| entry.kind == EntryKind::Directory).map(|entry| entry.id);
+        open.extend(children.filter(|id| seen.insert(*id)));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use gix::ObjectId;
 
 use super::Store;
-use super::db::Wait;
+use super::db::{Inner, Wait};
 use super::error::{Failure, StoreError};
 use super::schema::ACCESS;
 
@@ -42,12 +42,18 @@ impl Store {
 
     /// Makes everything committed durable, with the uses noted since the last time.
     pub fn flush(&self) -> Result<(), StoreError> {
-        let noted = std::mem::take(&mut *self.inner.access.lock());
-        if noted.is_empty() && !self.inner.has_unsynced() {
+        self.inner.flush()
+    }
+}
+
+impl Inner {
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        let noted = std::mem::take(&mut *self.access.lock());
+        if noted.is_empty() && !self.has_unsynced() {
             return Ok(());
         }
         let bytes = 64 * noted.len() as u64;
-        let flushed = self.inner.write("flushing the store", Wait::Durable, bytes, |txn| {
+        let flushed = self.write("flushing the store", Wait::Durable, bytes, |txn| {
             let mut access = txn.open_table(ACCESS)?;
             for (id, hour) in &noted {
                 access.insert(id.as_bytes(), hour)?;
@@ -55,7 +61,7 @@ impl Store {
             Ok::<_, Failure>(())
         });
         if flushed.is_err() {
-            let mut access = self.inner.access.lock();
+            let mut access = self.access.lock();
             for (id, hour) in noted {
                 access.entry(id).or_insert(hour);
             }

@@ -13,7 +13,7 @@ use super::access::hour_now;
 use super::blob::{self, Encoded};
 use super::db::Wait;
 use super::error::{Failure, StoreError};
-use super::pack::{self, CHUNK_BYTES};
+use super::pack::{self, CHUNK_BYTES, UNIT};
 use super::row::{BlobRow, FRAME_BYTES, Place, seal};
 use super::schema::{BLOBS, CHUNKS, COUNTERS, SIZES, TREES};
 use super::stats::Totals;
@@ -22,9 +22,6 @@ use super::{Store, schema};
 
 /// Counter: the next free chunk number.
 pub(super) const NEXT_CHUNK: &str = "next_chunk";
-
-/// Size of a run's chunks.
-pub(super) const UNIT: u32 = CHUNK_BYTES as u32;
 
 /// Objects to commit together, already compressed.
 #[derive(Debug, Default)]
@@ -124,7 +121,7 @@ fn write_batch(txn: &WriteTransaction, batch: &Batch) -> Result<(), Failure> {
             if trees.get(id.as_bytes())?.is_none() {
                 row.clear();
                 row.extend_from_slice(listing.as_bytes());
-                seal(id, &mut row);
+                seal(id.as_bytes(), &mut row);
                 trees.insert(id.as_bytes(), row.as_slice())?;
                 added.trees += 1;
             }
@@ -134,7 +131,7 @@ fn write_batch(txn: &WriteTransaction, batch: &Batch) -> Result<(), Failure> {
         let mut sizes = txn.open_table(SIZES)?;
         for (id, size) in &batch.sizes {
             let mut row = size.to_le_bytes().to_vec();
-            seal(id, &mut row);
+            seal(id.as_bytes(), &mut row);
             sizes.insert(id.as_bytes(), row.as_slice())?;
         }
     }

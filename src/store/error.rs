@@ -67,21 +67,29 @@ pub(super) enum Failure {
 impl Failure {
     /// Whether redb refuses everything from now on until the file is opened again.
     ///
-    /// After any failed read, write, sync or resize of the file redb answers
-    /// each later access that misses its cache with `PreviousIo`; after a
-    /// failed commit it discards its allocator state and refuses writes.
-    pub(super) fn needs_reopening(&self) -> bool {
-        match self {
-            Self::Redb(error) => matches!(
-                error,
+    /// After any failed read, write, sync or resize of the file it answers each
+    /// later access that misses its cache with `PreviousIo`.
+    pub(super) fn breaks_reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Redb(
                 redb::Error::Io(_)
                     | redb::Error::PreviousIo
                     | redb::Error::DatabaseClosed
                     | redb::Error::LockPoisoned(_)
-                    | redb::Error::Corrupted(_)
-            ),
-            Self::Store(_) => false,
-        }
+            )
+        )
+    }
+
+    /// The same for writes: a failed commit also discards redb's allocator state, which it calls corruption from then
+    /// on.
+    pub(super) fn breaks_writes(&self) -> bool {
+        self.breaks_reads() || matches!(self, Self::Redb(redb::Error::Corrupted(_)))
+    }
+
+    /// Whether this is what an operation meets after another one failed.
+    pub(super) fn is_aftermath(&self) -> bool {
+        matches!(self, Self::Redb(redb::Error::PreviousIo | redb::Error::DatabaseClosed | redb::Error::Corrupted(_)))
     }
 
     pub(super) fn into_store_error(self, doing: &str) -> StoreError {
@@ -126,6 +134,7 @@ from_redb!(
     redb::TransactionError,
     redb::CommitError,
     redb::DatabaseError,
+    redb::CompactionError,
     redb::SetDurabilityError
 );
 

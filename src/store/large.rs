@@ -12,15 +12,16 @@ use std::sync::Arc;
 use gix::ObjectId;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
+use super::Store;
 use super::access::hour_now;
-use super::batch::{NEXT_CHUNK, UNIT};
+use super::batch::NEXT_CHUNK;
 use super::blob::{encode_frame, frame_check};
 use super::db::{Inner, Wait};
 use super::error::{Failure, StoreError, StoreErrorKind};
+use super::pack::{self, UNIT};
 use super::row::{BlobRow, FRAME_BYTES, FrameEntry, Place};
 use super::schema::{self, BLOBS, CHUNKS, COUNTERS, PENDING};
 use super::stats::Totals;
-use super::{Store, pack};
 
 /// Stored bytes gathered for one transaction; bounds what a large blob keeps in memory.
 const WRITE_BYTES: usize = 1 << 20;
@@ -94,6 +95,7 @@ impl io::Write for LargeBlob {
 
 impl LargeBlob {
     /// Commits it as `id`.
+    #[expect(clippy::missing_panics_doc, reason = "lengths are parts of bytes in memory")]
     pub fn finish(mut self, id: ObjectId) -> Result<(), StoreError> {
         if self.written != self.expected {
             let message = format!("{DOING} {id}: {} bytes instead of {}", self.written, self.expected);

@@ -81,6 +81,15 @@ impl Store {
     pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
         db::Inner::open_read_only(path, db::opener(CACHE_BYTES)).map(Self::from)
     }
+
+    /// Gives the file's unused end back to the disk. `false`: nothing to gain.
+    ///
+    /// redb doubles its file as it grows and leaves pages at the new end, so a file is up to twice as long as what it
+    /// occupies: a hole, which costs nothing but looks bad. Every other operation waits meanwhile: 0.2 s for a file of
+    /// 296 MiB, more where much was deleted.
+    pub fn compact(&self) -> Result<bool, StoreError> {
+        self.inner.compact()
+    }
 }
 
 impl From<db::Inner> for Store {

@@ -4,8 +4,20 @@
 //! here is a little under a power of two, and what is left over is split
 //! until little is wasted.
 
-/// Largest chunk value. See `docs/performance.md` for the figures behind it.
+/// Largest chunk value: what a read of one small blob loads at most.
+///
+/// `benches/store_corpus.rs`, linux corpus (78,225 blobs, 266.2 MB stored), 32 MiB cache, by chunk size: random read
+/// 26 us at 64 KiB, 38 at 128, 48 at 256, 64 at 1024; the same in tree order 17, 22, 28, 44; file 291, 292, 294,
+/// 303 MB. With the whole store cached they don't differ.
 pub(super) const CHUNK_BYTES: usize = (64 << 10) - PAGE_OVERHEAD;
+
+/// Size of a run's chunks, all but the last few.
+pub(super) const UNIT: u32 = {
+    assert!(CHUNK_BYTES <= u32::MAX as usize, "rows count with 32 bits");
+    #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
+    let unit = CHUNK_BYTES as u32;
+    unit
+};
 
 /// What redb adds to a value in a page of its own (16 bytes), with room for more.
 const PAGE_OVERHEAD: usize = 64;
@@ -128,8 +140,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    const UNIT: u32 = CHUNK_BYTES as u32;
 
     proptest! {
         #[test]

@@ -4,7 +4,6 @@
 //! is dropped from the store and reported as not there, so that the caller
 //! fetches it again.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
@@ -15,7 +14,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use super::blob::{decode_frame, frame_check};
 use super::db::Wait;
 use super::error::{Failure, StoreError};
-use super::row::{BlobRow, FRAME_BYTES, Place, unseal};
+use super::row::{BlobRow, FRAME_BYTES, FrameEntry, Place, unseal};
 use super::schema::{BLOBS, CHUNKS, COUNTERS, SIZES, TREES};
 use super::stats::Totals;
 use super::tree::Listing;
@@ -47,6 +46,8 @@ enum Found<T> {
 thread_local! {
     /// A frame of which only a part is wanted.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// A frame's stored bytes, which may lie in several chunks.
+    static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Store {
@@ -121,7 +122,18 @@ impl Store {
                     return Ok(Some(row.raw_size));
                 }
                 let row = sizes.get(id.as_bytes())?;
-                Ok(row.and_then(|row| Some(u64::from_le_bytes(unseal(id, row.value())?.try_into().ok()?))))
+                Ok(row.and_then(|row| Some(u64::from_le_bytes(unseal(id.as_bytes(), row.value())?.try_into().ok()?))))
+            };
+            ids.iter().map(size).collect()
+        })
+    }
+
+    /// Raw sizes of those of `ids` whose blobs are here; one read transaction.
+    pub fn stored_sizes(&self, ids: &[ObjectId]) -> Result<Vec<Option<u64>>, StoreError> {
+        self.inner.read("looking up blobs", |txn| {
+            let blobs = txn.open_table(BLOBS)?;
+            let size = |id: &ObjectId| -> Result<Option<u64>, Failure> {
+                Ok(blobs.get(id.as_bytes())?.and_then(|row| BlobRow::decode(id, row.value())).map(|row| row.raw_size))
             };
             ids.iter().map(size).collect()
         })
@@ -131,8 +143,9 @@ impl Store {
     pub fn tree(&self, id: &ObjectId) -> Result<Option<Listing>, StoreError> {
         let found = self.inner.read("reading a tree", |txn| {
             let Some(row) = txn.open_table(TREES)?.get(id.as_bytes())? else { return Ok(Found::Nothing) };
-            let listing =
-                unseal(id, row.value()).map(Bytes::copy_from_slice).and_then(|row| Listing::from_row(row).ok());
+            let listing = unseal(id.as_bytes(), row.value())
+                .map(Bytes::copy_from_slice)
+                .and_then(|row| Listing::from_row(row).ok());
             Ok(listing.map_or_else(|| Found::Damaged(row.value().to_vec()), Found::Good))
         })?;
         match found {
@@ -243,16 +256,13 @@ fn read_range(
             let frame_bytes = FRAME_BYTES as u64;
             // The row's frame table vouches for the size, so this is no allocation at a damaged number's word.
             let mut out = Vec::with_capacity(usize::try_from(end - offset).unwrap_or(0));
+            let run = Run { first_chunk, unit, stored_size: head.stored_size };
             for index in offset / frame_bytes..end.div_ceil(frame_bytes) {
-                let Some((start, frame)) = head.frame(row, index) else { return Ok(None) };
-                let run = Run { first_chunk, unit, stored_size: head.stored_size };
+                let Some((start, entry)) = head.frame(row, index) else { return Ok(None) };
+                let frame = Frame { start, entry, raw_size: head.frame_raw_size(index) };
                 let base = index * frame_bytes;
-                let (from, to) = (offset.saturating_sub(base), (end - base).min(frame_bytes));
-                let raw_size = head.frame_raw_size(index);
-                let good = run.with_bytes(&chunks, start, frame.end, |stored| {
-                    frame_check(stored) == frame.check && append_part(stored, raw_size, from, to, &mut out)
-                })?;
-                if !good {
+                let wanted = (offset.saturating_sub(base), (end - base).min(frame.raw_size as u64));
+                if !run.append_frame(&chunks, &frame, wanted, &mut out)? {
                     return Ok(None);
                 }
             }
@@ -289,15 +299,14 @@ struct Run {
 }
 
 impl Run {
-    /// Gives `look` the stored bytes `start..end`. `false` also when they are not there.
-    fn with_bytes(
+    /// Gives `look` each part of the stored bytes `start..end`, one a chunk. `false`: they are not there.
+    fn parts(
         &self,
         chunks: &ReadOnlyTable<u64, &'static [u8]>,
         start: u64,
         end: u64,
-        look: impl FnOnce(&[u8]) -> bool,
+        mut look: impl FnMut(&[u8]),
     ) -> Result<bool, Failure> {
-        let mut gathered: Cow<'_, [u8]> = Cow::Borrowed(&[]);
         let mut at = start;
         while at < end {
             let Some((index, chunk_start, length)) = pack::locate(self.stored_size, self.unit, at) else {
@@ -306,15 +315,45 @@ impl Run {
             let Some(chunk) = self.first_chunk.checked_add(index) else { return Ok(false) };
             let Some(value) = chunks.get(chunk)? else { return Ok(false) };
             let upto = end.min(chunk_start + length);
-            // Both lie within a chunk, whose length is a u32's at most.
-            let (from, to) = ((at - chunk_start) as usize, (upto - chunk_start) as usize);
-            let Some(part) = value.value().get(from..to) else { return Ok(false) };
-            if at == start && upto == end {
-                return Ok(look(part));
-            }
-            gathered.to_mut().extend_from_slice(part);
+            let Some(part) = part(value.value(), at - chunk_start, upto - chunk_start) else { return Ok(false) };
+            look(part);
             at = upto;
         }
-        Ok(look(&gathered))
+        Ok(true)
     }
+
+    /// Appends raw bytes `from..to` of a frame. `false`: it is damaged.
+    fn append_frame(
+        &self,
+        chunks: &ReadOnlyTable<u64, &'static [u8]>,
+        frame: &Frame,
+        (from, to): (u64, u64),
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Failure> {
+        let (stored, raw) = (frame.entry.end - frame.start, frame.raw_size as u64);
+        if stored == raw && (from, to) == (0, raw) {
+            // Wanted whole and not compressed: checked where it will be read.
+            let before = out.len();
+            let here = self.parts(chunks, frame.start, frame.entry.end, |part| out.extend_from_slice(part))?;
+            return Ok(here && frame_check(&out[before..]) == frame.entry.check);
+        }
+        GATHERED.with_borrow_mut(|gathered| {
+            gathered.clear();
+            let here = self.parts(chunks, frame.start, frame.entry.end, |part| gathered.extend_from_slice(part))?;
+            Ok(here
+                && frame_check(gathered) == frame.entry.check
+                && append_part(gathered, frame.raw_size, from, to, out))
+        })
+    }
+}
+
+/// A frame of a run, as its row describes it.
+struct Frame {
+    start: u64,
+    entry: FrameEntry,
+    raw_size: usize,
+}
+
+fn part(bytes: &[u8], from: u64, to: u64) -> Option<&[u8]> {
+    bytes.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?)
 }

@@ -86,6 +86,9 @@ pub struct Workspace {
     pub gid: u32,
     /// Whether the server may send everything when it has no filters.
     pub allow_full: bool,
+    /// Its entry in the gitdir: HEAD, index, hook.
+    #[serde(default)]
+    pub admin: Option<PathBuf>,
     /// Whether it is to be mounted again when the daemon starts.
     pub mounted: bool,
 }

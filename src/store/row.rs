@@ -1,6 +1,6 @@
-//! The byte formats of rows that hold objects, and their checks.
+//! The byte formats of rows that hold objects, and the check of every row.
 //!
-//! Every row is sealed: it ends (or its head ends) in a CRC-32 over object id
+//! Rows are sealed: each ends (of `blobs`: its head ends) in a CRC-32 over key
 //! and bytes, so that a damaged row, or one under the wrong key, is noticed
 //! before anything in it is believed. Integers are little-endian.
 //!
@@ -104,7 +104,7 @@ impl BlobRow {
             }
         }
         out.extend_from_slice(&self.hash);
-        seal(id, &mut out);
+        seal(id.as_bytes(), &mut out);
         for frame in frames {
             out.extend_from_slice(&frame.end.to_le_bytes());
             out.extend_from_slice(&frame.check);
@@ -120,7 +120,7 @@ impl BlobRow {
             RUN => row.get(..RUN_HEAD_BYTES)?,
             _ => return None,
         };
-        let mut rest = Fields(&unseal(id, head)?[1..]);
+        let mut rest = Fields(&unseal(id.as_bytes(), head)?[1..]);
         let stored_hour = rest.u32()?;
         let decoded = if layout == PACKED {
             let place = Place::Packed { chunk: rest.u64()?, offset: rest.u32()? };
@@ -182,21 +182,21 @@ impl BlobRow {
     }
 }
 
-/// Appends the check of `row` under `id`.
-pub(super) fn seal(id: &ObjectId, row: &mut Vec<u8>) {
-    let check = crc(id, row);
+/// Appends the check of `row` under `key`.
+pub(super) fn seal(key: &[u8], row: &mut Vec<u8>) {
+    let check = crc(key, row);
     row.extend_from_slice(&check.to_le_bytes());
 }
 
 /// The row without its check. `None`: damaged.
-pub(super) fn unseal<'a>(id: &ObjectId, row: &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn unseal<'a>(key: &[u8], row: &'a [u8]) -> Option<&'a [u8]> {
     let (row, check) = row.split_last_chunk::<SEAL_BYTES>()?;
-    (crc(id, row) == u32::from_le_bytes(*check)).then_some(row)
+    (crc(key, row) == u32::from_le_bytes(*check)).then_some(row)
 }
 
-fn crc(id: &ObjectId, row: &[u8]) -> u32 {
+fn crc(key: &[u8], row: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
-    crc.update(id.as_bytes());
+    crc.update(key);
     crc.update(row);
     crc.finalize()
 }

@@ -1,4 +1,7 @@
 //! Repositories, workspaces and generations: few rows, always durable.
+//!
+//! A damaged one is an error, never skipped: a workspace may not vanish
+//! unnoticed.
 
 use redb::{ReadableTable, Table};
 use serde::Serialize;
@@ -8,6 +11,7 @@ use super::Store;
 use super::db::Wait;
 use super::error::{Failure, StoreError};
 use super::record::{Generation, GenerationRecord, Repository, RepositoryId, Workspace, WorkspaceId};
+use super::row::{seal, unseal};
 use super::schema::{COUNTERS, GENERATIONS, REPOSITORIES, WORKSPACES, counter};
 
 const NEXT_REPOSITORY: &str = "next_repository";
@@ -89,8 +93,9 @@ impl Store {
         generation: Generation,
     ) -> Result<Option<GenerationRecord>, StoreError> {
         self.inner.read("reading a generation", |txn| {
-            let row = txn.open_table(GENERATIONS)?.get((workspace.0, generation.0))?;
-            row.map(|row| parse(row.value())).transpose()
+            let key = (workspace.0, generation.0);
+            let row = txn.open_table(GENERATIONS)?.get(key)?;
+            row.map(|row| parse::<(u64, u64), _>(&key, row.value())).transpose()
         })
     }
 
@@ -98,27 +103,34 @@ impl Store {
     pub fn generations(&self, workspace: WorkspaceId) -> Result<Vec<GenerationRecord>, StoreError> {
         self.inner.read("reading generations", |txn| {
             let rows = txn.open_table(GENERATIONS)?.range((workspace.0, 0)..=(workspace.0, u64::MAX))?;
-            rows.map(|row| parse(row?.1.value())).collect()
+            rows.map(|row| {
+                row.map_err(Failure::from).and_then(|(key, row)| parse::<(u64, u64), _>(&key.value(), row.value()))
+            })
+            .collect()
         })
     }
 }
 
-fn put<'k, K: redb::Key + 'static>(
+fn put<K: redb::Key + 'static>(
     table: &mut Table<K, &'static [u8]>,
-    key: K::SelfType<'k>,
+    key: K::SelfType<'_>,
     row: &impl Serialize,
 ) -> Result<(), Failure> {
-    let json =
+    let mut bytes =
         serde_json::to_vec(row).map_err(|error| StoreError::corrupt(format!("row can't be written: {error}")))?;
-    table.insert(key, json.as_slice())?;
+    seal(K::as_bytes(&key).as_ref(), &mut bytes);
+    table.insert(key, bytes.as_slice())?;
     Ok(())
 }
 
 fn all<T: DeserializeOwned>(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<T>, Failure> {
-    table.iter()?.map(|row| parse(row?.1.value())).collect()
+    let rows = table.iter()?;
+    rows.map(|row| row.map_err(Failure::from).and_then(|(key, row)| parse::<u64, T>(&key.value(), row.value())))
+        .collect()
 }
 
-fn parse<T: DeserializeOwned>(row: &[u8]) -> Result<T, Failure> {
-    let parsed = serde_json::from_slice(row);
-    parsed.map_err(|error| StoreError::corrupt(format!("a row of the store is damaged: {error}")).into())
+fn parse<K: redb::Key + 'static, T: DeserializeOwned>(key: &K::SelfType<'_>, row: &[u8]) -> Result<T, Failure> {
+    let json = unseal(K::as_bytes(key).as_ref(), row);
+    let parsed = json.and_then(|json| serde_json::from_slice(json).ok());
+    parsed.ok_or_else(|| StoreError::corrupt("a repository's, workspace's or generation's row is damaged").into())
 }

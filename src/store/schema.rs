@@ -19,11 +19,11 @@ pub(super) const PENDING: TableDefinition<u64, u64> = TableDefinition::new("pend
 pub(super) const TREES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("trees");
 /// Object id → raw size (u64, little-endian), sealed.
 pub(super) const SIZES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("sizes");
-/// (workspace, generation) → JSON.
+/// (workspace, generation) → JSON, sealed.
 pub(super) const GENERATIONS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("generations");
-/// Workspace → JSON.
+/// Workspace → JSON, sealed.
 pub(super) const WORKSPACES: TableDefinition<u64, &[u8]> = TableDefinition::new("workspaces");
-/// Repository → JSON.
+/// Repository → JSON, sealed.
 pub(super) const REPOSITORIES: TableDefinition<u64, &[u8]> = TableDefinition::new("repositories");
 /// Object id → hours since 1970 of its last use.
 pub(super) const ACCESS: TableDefinition<&[u8], u32> = TableDefinition::new("access");

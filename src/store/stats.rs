@@ -56,13 +56,8 @@ pub(super) struct Totals {
 impl Totals {
     /// One blob; `None` is one whose row is unreadable.
     pub(super) fn of_blob(row: Option<&BlobRow>) -> Self {
-        let mut totals = Self::default();
-        totals.blobs = 1;
-        if let Some(row) = row {
-            totals.raw_bytes = row.raw_size;
-            totals.stored_bytes = row.stored_size;
-        }
-        totals
+        let sizes = row.map_or((0, 0), |row| (row.raw_size, row.stored_size));
+        Self { blobs: 1, raw_bytes: sizes.0, stored_bytes: sizes.1, trees: 0 }
     }
 
     pub(super) fn add_blob(&mut self, row: &BlobRow) {

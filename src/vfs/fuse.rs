@@ -242,7 +242,7 @@ impl Filesystem for Adapter {
         self.answer(request, shown, move |shown| {
             let filled = shown.and_then(|shown| {
                 fs.readdir(&shown, directory, offset, |listed| {
-                    let Ok(Found { attr, sized }) = fs.listed(&shown, listed) else { return false };
+                    let Ok(Found { attr, sized }) = Fs::listed(&shown, listed) else { return false };
                     // A number that another file has, or a size not known yet, is looked up when it is needed.
                     let ttl = if sized && fs.owns_number(directory, listed) { &KEEP } else { &NOT };
                     let (name, attr) = (OsStr::from_bytes(listed.name), file_attr(&attr, fs.owner()));

@@ -114,7 +114,8 @@ pub struct Listed<'a> {
     /// Where the listing goes on after it.
     pub next: u64,
     what: Option<What>,
-    size: Option<u64>,
+    // Where its size is found, for those who ask.
+    place: Option<(&'a Directory, usize)>,
 }
 
 /// Extended attributes every file has.
@@ -355,7 +356,7 @@ impl Fs {
         let directory = self.directory(shown, ino)?;
         let parent = if ino == Ino::ROOT { ino } else { self.inodes.get(ino).ok_or(Errno::ESTALE)?.parent };
         for (at, name, number) in [(0, &b"."[..], ino), (1, b"..", parent)] {
-            let dot = Listed { ino: number, kind: EntryKind::Directory, name, next: at + 1, what: None, size: Some(0) };
+            let dot = Listed { ino: number, kind: EntryKind::Directory, name, next: at + 1, what: None, place: None };
             if offset <= at && !add(&dot) {
                 return Ok(());
             }
@@ -374,7 +375,7 @@ impl Fs {
                 name: entry.name,
                 next: position as u64 + 3,
                 what: Some(what_of(entry.kind, entry.id, position)),
-                size: directory.size(position),
+                place: Some((&directory, position)),
             };
             if !add(&listed) {
                 return Ok(());
@@ -387,7 +388,7 @@ impl Fs {
                 name: b".git",
                 next: count as u64 + 3,
                 what: Some(What::Gitfile),
-                size: Some(shown.gitfile.len() as u64),
+                place: None,
             };
             add(&git);
         }
@@ -396,13 +397,14 @@ impl Fs {
 
     /// Attributes of a listed entry. The caller counts the look-up with
     /// [`Self::count`] when the kernel was given it.
-    pub fn listed(&self, shown: &Shown, listed: &Listed<'_>) -> Result<Found, Errno> {
-        let what = listed.what.unwrap_or(What::Gitlink { id: ObjectId::null(gix::hash::Kind::Sha1) });
-        let attr = match what {
-            What::Gitfile => gitfile_attr(shown, listed.ino),
-            _ => attr(shown, listed.ino, what, listed.size.unwrap_or(0))?,
+    pub fn listed(shown: &Shown, listed: &Listed<'_>) -> Result<Found, Errno> {
+        let size = listed.place.map_or(Some(0), |(directory, position)| directory.size(position));
+        let attr = match listed.what {
+            // `.` and `..`: the kernel takes nothing but the number and the type.
+            None => Attr { ino: listed.ino, kind: listed.kind, size: 0, nlink: 2, time: shown.time },
+            Some(what) => attr(shown, listed.ino, what, size.unwrap_or(0))?,
         };
-        Ok(Found { attr, sized: listed.size.is_some() })
+        Ok(Found { attr, sized: size.is_some() })
     }
 
     /// Counts a look-up of an entry given to the kernel by a listing of `parent`.

@@ -1,0 +1,32 @@
+//! What the store knows of the workspaces while no daemon runs.
+
+use crate::config::Config;
+use crate::daemon::protocol::{Failure, WorkspaceStatus};
+use crate::daemon::{status, store_failure};
+use crate::store::{Store, Workspace, WorkspaceState};
+
+/// All workspaces by name; none where there is no store. Nothing is mounted without a daemon.
+pub(super) fn workspaces(config: &Config) -> Result<Vec<WorkspaceStatus>, Failure> {
+    if !config.store_path.exists() {
+        return Ok(Vec::new());
+    }
+    let failed = |error| store_failure(&error);
+    let store = Store::open_read_only(&config.store_path).map_err(failed)?;
+    let repositories = store.repositories().map_err(failed)?;
+    let mut found = Vec::new();
+    for row in store.workspaces().map_err(failed)? {
+        let state = if row.state == WorkspaceState::Failed { row.state } else { WorkspaceState::Unmounted };
+        let row = Workspace { state, ..row };
+        let mut status = status::describe(&store, &row, &repositories).map_err(failed)?;
+        if let Some(current) = row.current
+            && let Some(record) = store.generation(row.id, current).map_err(failed)?
+        {
+            // What a damaged store can't count is shown as not cached.
+            let counts = status::hydrated(&store, record.tree.0).unwrap_or_default();
+            (status.hydrated_objects, status.hydrated_bytes) = counts;
+        }
+        found.push(status);
+    }
+    found.sort_by(|a, b| a.workspace.cmp(&b.workspace));
+    Ok(found)
+}

@@ -1,0 +1,182 @@
+//! `larder status`: how one workspace is, or all of them.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::{Output, grouped, name, sheet};
+use super::{config, resting, target};
+use crate::config::quantity::human_bytes;
+use crate::daemon::client::{Client, unexpected};
+use crate::daemon::protocol::{Answer, Failure, FailureClass, Request, WorkspaceStatus};
+use crate::store::WorkspaceState;
+
+/// Show generation, commit, hydration, queue, remote and last error
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// A path in a mount, a mount path or a workspace name [default: the mount this is called in, else all]
+    target: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    rows: &'a [WorkspaceStatus],
+}
+
+pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
+    let one = match &arguments.target {
+        Some(target) => Some(one(target)?),
+        None => None,
+    };
+    if let Some(one) = one {
+        return output.facts(&one, || human(&one));
+    }
+    let workspaces = all(Request::Status { target: None })?;
+    let here = std::env::current_dir().ok().and_then(|directory| containing(&workspaces, &directory));
+    if let Some(here) = here.filter(|status| status.state != WorkspaceState::Unmounted) {
+        return output.facts(here, || human(here));
+    }
+    output.facts(&Document { rows: &workspaces }, || {
+        if workspaces.is_empty() {
+            return "no workspaces; `larder mount REPO DIR` makes one\n".to_owned();
+        }
+        workspaces.iter().map(human).collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// What `request` says of all workspaces: from the daemon, or with none running from the store.
+pub(super) fn all(request: Request) -> Result<Vec<WorkspaceStatus>, Failure> {
+    let config = config()?;
+    let Some(client) = Client::running(&config)? else {
+        return resting::workspaces(&config);
+    };
+    match client.ask(request)? {
+        Answer::Workspaces(workspaces) => Ok(workspaces),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The workspace that `wanted` means.
+pub(super) fn one(wanted: &str) -> Result<WorkspaceStatus, Failure> {
+    let config = config()?;
+    let Some(client) = Client::running(&config)? else {
+        let workspaces = resting::workspaces(&config)?;
+        let found = target::meanings(wanted)?.find_map(|meaning| {
+            let named = workspaces.iter().find(|status| status.workspace == meaning);
+            named.or_else(|| containing(&workspaces, Path::new(&meaning))).cloned()
+        });
+        return found.ok_or_else(|| target::unknown(wanted));
+    };
+    let request = |target| Request::Status { target: Some(target) };
+    match target::call(&client, wanted, request, &mut |_| ())? {
+        Answer::Workspaces(workspaces) => match <[_; 1]>::try_from(workspaces) {
+            Ok([one]) => Ok(one),
+            Err(_) => {
+                Err(Failure::new(FailureClass::Other, "cannot show one workspace: the daemon named another number"))
+            }
+        },
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The workspace whose mount `path` is in: the innermost, since mounts can lie in each other.
+fn containing<'a>(workspaces: &'a [WorkspaceStatus], path: &Path) -> Option<&'a WorkspaceStatus> {
+    let within = workspaces.iter().filter(|status| path.starts_with(&status.path));
+    within.max_by_key(|status| status.path.as_os_str().len())
+}
+
+/// The first digits of a commit id, as Git shortens it.
+pub(super) fn short(commit: Option<&str>) -> String {
+    commit.map_or_else(|| "-".to_owned(), |commit| commit.chars().take(12).collect())
+}
+
+/// The state's name.
+pub(super) const fn state(state: WorkspaceState) -> &'static str {
+    match state {
+        WorkspaceState::Preparing => "preparing",
+        WorkspaceState::Ready => "ready",
+        WorkspaceState::Failed => "failed",
+        WorkspaceState::Unmounted => "unmounted",
+    }
+}
+
+/// A workspace on a sheet.
+pub(super) fn human(status: &WorkspaceStatus) -> String {
+    let or_none = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), name);
+    sheet(&[
+        ("workspace", name(&status.workspace)),
+        ("path", name(&status.path.to_string_lossy())),
+        ("state", state(status.state).to_owned()),
+        ("repository", name(&status.repository)),
+        ("revision", or_none(status.rev.as_deref())),
+        ("commit", or_none(status.commit.as_deref())),
+        ("generation", status.generation.map_or_else(|| "-".to_owned(), |number| number.to_string())),
+        ("files", grouped(status.files)),
+        ("hydrated", format!("{} objects, {}", grouped(status.hydrated_objects), human_bytes(status.hydrated_bytes))),
+        ("overlay", format!("{} entries", grouped(status.overlay_entries))),
+        ("queue", format!("{} waiting, {} in flight", grouped(status.queue_depth), grouped(status.inflight_objects))),
+        ("offline", if status.offline { "yes" } else { "no" }.to_owned()),
+        ("last error", or_none(status.last_error.as_deref())),
+        ("gitdir", status.gitdir.as_ref().map_or_else(|| "-".to_owned(), |dir| name(&dir.to_string_lossy()))),
+    ])
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::cli) fn sample(workspace: &str, path: &str) -> WorkspaceStatus {
+        WorkspaceStatus {
+            workspace: workspace.to_owned(),
+            path: path.into(),
+            state: WorkspaceState::Ready,
+            repository: "git://host/linux.git".to_owned(),
+            rev: Some("main".to_owned()),
+            commit: Some("0123456789abcdef0123456789abcdef01234567".to_owned()),
+            generation: Some(1),
+            files: 78_635,
+            hydrated_objects: 12,
+            hydrated_bytes: 3 << 20,
+            overlay_entries: 0,
+            queue_depth: 1,
+            inflight_objects: 2,
+            offline: false,
+            last_error: None,
+            gitdir: None,
+        }
+    }
+
+    #[test]
+    fn json_has_every_promised_field() {
+        let promised = "workspace path state repository rev commit generation files hydrated_objects hydrated_bytes \
+                        overlay_entries queue_depth inflight_objects offline last_error";
+        let value = serde_json::to_value(sample("a", "/a")).expect("serializable");
+        for field in promised.split_whitespace() {
+            assert!(value.get(field).is_some(), "{field}");
+        }
+        for each in
+            [WorkspaceState::Preparing, WorkspaceState::Ready, WorkspaceState::Failed, WorkspaceState::Unmounted]
+        {
+            assert_eq!(serde_json::to_value(each).expect("serializable"), state(each));
+        }
+    }
+
+    #[test]
+    fn the_innermost_mount_contains_a_path() {
+        let all = [sample("outer", "/m"), sample("inner", "/m/sub"), sample("other", "/mm")];
+        let name = |path: &str| containing(&all, Path::new(path)).map(|status| status.workspace.as_str());
+        assert_eq!(name("/m/sub/x"), Some("inner"));
+        assert_eq!(name("/m/subway"), Some("outer"));
+        assert_eq!(name("/mm"), Some("other"));
+        assert_eq!(name("/"), None);
+    }
+
+    #[test]
+    fn a_sheet_is_aligned() {
+        let text = human(&sample("linux", "/mnt/linux"));
+        assert!(text.contains("workspace   linux\n") && text.contains("files       78,635\n"), "{text}");
+        assert!(text.contains("hydrated    12 objects, 3 MiB\n") && text.contains("last error  -\n"), "{text}");
+    }
+}

@@ -1,0 +1,223 @@
+//! Where Larder keeps things and how it behaves, resolved once from the environment and one optional file.
+//!
+//! Owns the names of files and directories and the settings with their
+//! defaults. It refuses unknown keys, values out of range and directories of
+//! another user. Invariant: with `LARDER_HOME` set everything that is written
+//! lies below it, so two homes never touch each other.
+
+pub mod quantity;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+pub use settings::{Fuse, Git, Hydrate, Log, LogLevel, Network, Settings, Store};
+
+/// Mode of every directory Larder makes: nobody else's business.
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// Longest configuration file read; settings take a few hundred bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Neither `LARDER_HOME`, `XDG_DATA_HOME` nor a home directory says where to keep things.
+    #[error("cannot tell where to keep the cache: LARDER_HOME, XDG_DATA_HOME and HOME are not set")]
+    NoHome,
+    /// A path that has to be named in JSON is not UTF-8.
+    #[error("cannot use {path:?}: the path is not valid UTF-8")]
+    NotUtf8 {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file is not TOML.
+    #[error("cannot read {}, line {line}: {message}", .file.display())]
+    Syntax {
+        /// The configuration file.
+        file: PathBuf,
+        /// The line, counted from one.
+        line: usize,
+        /// What the parser expected.
+        message: String,
+    },
+    /// There is no such setting.
+    #[error("cannot use {}: there is no setting {key:?}{}", .file.display(), nearest(.suggestion.unwrap_or_default()))]
+    UnknownKey {
+        /// The configuration file.
+        file: PathBuf,
+        /// The key, dotted.
+        key: String,
+        /// The known key nearest to it.
+        suggestion: Option<&'static str>,
+    },
+    /// A setting's value has the wrong type or is out of range.
+    #[error("cannot use {}: {key} {message}", .file.display())]
+    Value {
+        /// The configuration file.
+        file: PathBuf,
+        /// The key, dotted.
+        key: String,
+        /// What is wrong with the value.
+        message: String,
+    },
+    /// A directory belongs to somebody else.
+    #[error("cannot use {}: it belongs to user {owner}", .path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// The operating system refused.
+    #[error("cannot {operation} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn nearest(suggestion: &str) -> String {
+    if suggestion.is_empty() { String::new() } else { format!("; did you mean {suggestion:?}?") }
+}
+
+/// Paths and settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Everything that lasts: the store, the repositories' gitdirs, the log.
+    pub home: PathBuf,
+    /// Everything that lives as long as the daemon.
+    pub run_dir: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Held while a daemon is being started.
+    pub start_lock: PathBuf,
+    /// The redb file.
+    pub store_path: PathBuf,
+    /// The daemon's log.
+    pub log_path: PathBuf,
+    /// The settings file, whether it exists or not.
+    pub config_file: PathBuf,
+    /// The settings.
+    pub settings: Settings,
+}
+
+/// What paths are resolved from; a value, so that tests need no environment of their own.
+struct Surroundings<'a> {
+    variable: &'a dyn Fn(&str) -> Option<OsString>,
+    home: Option<PathBuf>,
+    uid: u32,
+    /// `/run/user`.
+    run_user: &'a Path,
+}
+
+impl Config {
+    /// Resolves paths from the environment and reads the settings file, if there is one.
+    pub fn load() -> Result<Self, ConfigError> {
+        let mut config = Self::with_defaults()?;
+        config.settings = settings_of(&config.config_file)?;
+        Ok(config)
+    }
+
+    /// Resolves paths from the environment; every setting has its default. For what must work with a broken file.
+    pub fn with_defaults() -> Result<Self, ConfigError> {
+        resolve(&Surroundings {
+            variable: &|name| std::env::var_os(name),
+            home: std::env::home_dir(),
+            uid: rustix::process::getuid().as_raw(),
+            run_user: Path::new("/run/user"),
+        })
+    }
+
+    /// Makes [`Self::home`] and [`Self::run_dir`], private to this user.
+    ///
+    /// A directory that is too open is closed; one of another user is refused: whoever owns it could replace the socket.
+    pub fn create_directories(&self) -> Result<(), ConfigError> {
+        private_directory(&self.home)?;
+        private_directory(&self.run_dir)
+    }
+}
+
+fn resolve(from: &Surroundings<'_>) -> Result<Config, ConfigError> {
+    let set = |name: &str| (from.variable)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // The XDG specification has relative paths ignored.
+    let absolute = |name: &str| set(name).filter(|path| path.is_absolute());
+    let user_home = from.home.clone().filter(|path| path.is_absolute());
+
+    let own_home = match set("LARDER_HOME") {
+        Some(path) => {
+            Some(std::path::absolute(&path).map_err(|source| ConfigError::Io { operation: "resolve", path, source })?)
+        }
+        None => None,
+    };
+    let home = own_home
+        .clone()
+        .or_else(|| absolute("XDG_DATA_HOME").map(|dir| dir.join("larder")))
+        .or_else(|| user_home.as_ref().map(|dir| dir.join(".local/share/larder")))
+        .ok_or(ConfigError::NoHome)?;
+    let run_dir = if own_home.is_some() {
+        home.join("run")
+    } else if let Some(dir) = absolute("XDG_RUNTIME_DIR") {
+        dir.join("larder")
+    } else {
+        let dir = from.run_user.join(from.uid.to_string());
+        if fs::metadata(&dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == from.uid) {
+            dir.join("larder")
+        } else {
+            home.join("run")
+        }
+    };
+    let config_file = absolute("XDG_CONFIG_HOME")
+        .or_else(|| user_home.map(|dir| dir.join(".config")))
+        .unwrap_or_else(|| home.clone())
+        .join("larder/config.toml");
+    for path in [&home, &run_dir] {
+        if path.to_str().is_none() {
+            return Err(ConfigError::NotUtf8 { path: path.clone() });
+        }
+    }
+    Ok(Config {
+        socket: run_dir.join("daemon.sock"),
+        start_lock: run_dir.join("start.lock"),
+        store_path: home.join("store.redb"),
+        log_path: home.join("daemon.log"),
+        config_file,
+        home,
+        run_dir,
+        settings: Settings::default(),
+    })
+}
+
+fn settings_of(file: &Path) -> Result<Settings, ConfigError> {
+    let wrong = |source| ConfigError::Io { operation: "read", path: file.to_owned(), source };
+    match fs::metadata(file) {
+        Ok(meta) if meta.len() > MAX_FILE_BYTES => Err(wrong(io::Error::from(io::ErrorKind::FileTooLarge))),
+        Ok(_) => settings::parse(&fs::read_to_string(file).map_err(wrong)?, file),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Settings::default())
+        }
+        Err(error) => Err(wrong(error)),
+    }
+}
+
+fn private_directory(path: &Path) -> Result<(), ConfigError> {
+    let wrong = |operation| move |source| ConfigError::Io { operation, path: path.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path).map_err(wrong("create"))?;
+    let meta = fs::metadata(path).map_err(wrong("look at"))?;
+    if meta.uid() != rustix::process::getuid().as_raw() {
+        return Err(ConfigError::Foreign { path: path.to_owned(), owner: meta.uid() });
+    }
+    if meta.mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE)).map_err(wrong("protect"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! Brings a commit and its trees into the store, from wherever they are:
+//! the store itself, the gitdir, or the remote.
+
+use std::cell::Cell;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gix::ObjectId;
+use gix::objs::Kind;
+
+use super::prepare::{advance, check_cancelled, index_failure, remote_failure};
+use super::protocol::{Failure, FailureClass};
+use super::workspace::Live;
+use super::{Daemon, store_failure, worktree};
+use crate::git::fetch_commit::{CommitRequest, FetchedCommit};
+use crate::git::gitdir::{self, GitdirError, Objects};
+use crate::git::pack;
+use crate::git::remote::GitConnection;
+use crate::hydrate::remote::{FailureKind, LargeSink, RemoteError, Sink};
+use crate::index::generation::Commit;
+use crate::index::{IndexError, walk};
+use crate::store::{Batch, LargeBlob, Listing, Repository, Store, StoreError, listing_from_git};
+
+/// Trees committed together: one transaction for all but the largest repositories, a few megabytes at most.
+const TREES_PER_COMMIT: usize = 16_384;
+
+/// Time between two reports of progress.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
+
+/// Blobs committed together.
+const BLOBS_PER_COMMIT: usize = 1024;
+
+/// Bytes of blobs committed together, from a server that can't leave them out.
+const BLOB_BYTES_PER_COMMIT: u64 = 8 << 20;
+
+/// Brings in `id` with all its trees; fetches only what neither store nor gitdir has.
+pub fn commit(
+    daemon: &Daemon,
+    live: &Live,
+    repository: &Repository,
+    id: ObjectId,
+    connection: &mut GitConnection,
+) -> Result<Commit, Failure> {
+    if let Some(commit) = from_gitdir(daemon, repository, id)? {
+        return Ok(commit);
+    }
+    let fetched = fetch(daemon, live, repository, id, connection)?;
+    counted(&daemon.store, id, fetched.tree, fetched.commit_time)
+}
+
+/// The commit from the store and the gitdir, when both together have all of it.
+fn from_gitdir(daemon: &Daemon, repository: &Repository, id: ObjectId) -> Result<Option<Commit>, Failure> {
+    let failed = |error: GitdirError| worktree::failure(&error);
+    let objects = Objects::open(&repository.gitdir, id.kind()).map_err(failed)?;
+    if !objects.has_commit(&id).map_err(failed)? {
+        return Ok(None);
+    }
+    let info = objects.commit_info(&id).map_err(failed)?;
+    match counted(&daemon.store, id, info.tree, info.time) {
+        Ok(commit) => return Ok(Some(commit)),
+        Err(failure) if failure.class != FailureClass::NotFound => return Err(failure),
+        Err(_) => {}
+    }
+    let mut batch = Batch::default();
+    let read = objects.read_trees(&id, |id, listing: Listing| -> Result<(), StoreError> {
+        batch.tree(id, &listing);
+        if batch.len() >= TREES_PER_COMMIT {
+            daemon.store.commit(std::mem::take(&mut batch))?;
+        }
+        Ok(())
+    });
+    let read = read.map_err(failed)?;
+    daemon.store.commit_durably(batch).map_err(|error| store_failure(&error))?;
+    if read.missing.is_empty() { counted(&daemon.store, id, info.tree, info.time).map(Some) } else { Ok(None) }
+}
+
+fn counted(store: &Store, id: ObjectId, tree: ObjectId, time: i64) -> Result<Commit, Failure> {
+    match walk::count(store, tree) {
+        Ok(counts) => Ok(Commit { id, tree, time, files: counts.files }),
+        Err(error @ IndexError::MissingTree(_)) => Err(Failure::new(FailureClass::NotFound, error.to_string())),
+        Err(error) => Err(index_failure(&error)),
+    }
+}
+
+fn fetch(
+    daemon: &Daemon,
+    live: &Live,
+    repository: &Repository,
+    id: ObjectId,
+    connection: &mut GitConnection,
+) -> Result<FetchedCommit, Failure> {
+    advance(live, "fetching trees", 0, 0);
+    let row = live.row();
+    let shallow = gitdir::shallow(&repository.gitdir).map_err(|error| worktree::failure(&error))?;
+    let request = CommitRequest {
+        commit: id,
+        depth: row.depth,
+        filter: true,
+        haves: Vec::new(),
+        shallow: shallow.clone(),
+        pack_dir: repository.gitdir.join("objects/pack"),
+        max_unfiltered_bytes: Some(if row.allow_full {
+            u64::MAX
+        } else {
+            daemon.config.settings.git.max_unfiltered_bytes
+        }),
+    };
+    let mut arriving = Arriving { store: &daemon.store, batch: Batch::default(), pending: 0 };
+    let told = Cell::new(Instant::now());
+    let mut progress = |progress: pack::Progress| {
+        if told.get().elapsed() >= PROGRESS_PERIOD {
+            told.set(Instant::now());
+            advance(live, "fetching trees", progress.objects, progress.bytes);
+        }
+    };
+    let fetched =
+        connection.fetch_commit(&request, &mut arriving, &mut progress).map_err(|error| remote_failure(&error))?;
+    daemon.store.commit_durably(arriving.batch).map_err(|error| store_failure(&error))?;
+    check_cancelled(live)?;
+    let mut boundary: Vec<ObjectId> = shallow.into_iter().filter(|id| !fetched.unshallow.contains(id)).collect();
+    boundary.extend(fetched.shallow.iter().copied());
+    gitdir::set_shallow(&repository.gitdir, &boundary).map_err(|error| worktree::failure(&error))?;
+    tracing::info!(commit = %id, trees = fetched.trees, bytes = fetched.bytes, "fetched");
+    Ok(fetched)
+}
+
+/// Puts trees, and blobs where the server sends them along, into the store as they are decoded.
+struct Arriving<'a> {
+    store: &'a Store,
+    batch: Batch,
+    /// Objects in the batch that are not trees.
+    pending: usize,
+}
+
+impl Sink for Arriving<'_> {
+    fn object(&mut self, id: ObjectId, kind: Kind, data: Bytes) -> Result<(), RemoteError> {
+        match kind {
+            Kind::Tree => {
+                let listing = listing_from_git(&id, &data).map_err(|error| {
+                    RemoteError::new(FailureKind::Corrupt, format!("tree {id} is refused: {error}")).about(id)
+                })?;
+                self.batch.tree(id, &listing);
+            }
+            Kind::Blob => {
+                self.batch.blob(id, &data);
+                self.pending += 1;
+            }
+            Kind::Commit | Kind::Tag => {}
+        }
+        let full = self.pending >= BLOBS_PER_COMMIT || self.batch.raw_bytes() >= BLOB_BYTES_PER_COMMIT;
+        if full || self.batch.len() >= TREES_PER_COMMIT {
+            self.pending = 0;
+            self.store.commit(std::mem::take(&mut self.batch))?;
+        }
+        Ok(())
+    }
+
+    fn large(&mut self, raw_size: u64) -> Result<Box<dyn LargeSink + '_>, RemoteError> {
+        Ok(Box::new(LargeArriving(self.store.large_blob(raw_size)?)))
+    }
+}
+
+struct LargeArriving(LargeBlob);
+
+impl Write for LargeArriving {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl LargeSink for LargeArriving {
+    fn finish(self: Box<Self>, id: ObjectId) -> Result<(), RemoteError> {
+        Ok(self.0.finish(id)?)
+    }
+}

@@ -1,0 +1,444 @@
+//! Mounting, restoring and unmounting workspaces.
+//!
+//! Invariant: a row says `mounted` before the kernel is asked to mount and
+//! until it was unmounted, so a daemon that died in between finds the
+//! workspace again and mounts it anew.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::io::BufReader;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::protocol::{Answer, Failure, FailureClass, MountRequest};
+use super::workspace::Live;
+use super::{Daemon, mounting, prepare, server, status, store_failure, worktree};
+use crate::git::url::RepoUrl;
+use crate::store::{ObjectIdText, Workspace, WorkspaceId, WorkspaceState};
+
+/// Sizes asked for in one request.
+const SIZE_QUERY_LIMIT: usize = 100_000;
+
+/// Tells whether this call made the directory, so that a failed mount leaves none behind.
+struct MountPoint {
+    path: PathBuf,
+    created: bool,
+}
+
+impl MountPoint {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let created = !path.exists();
+        std::fs::create_dir_all(path).map_err(|error| {
+            Failure::new(FailureClass::Refused, format!("{} can't be created: {error}", path.display()))
+        })?;
+        Ok(Self { path: path.to_owned(), created })
+    }
+
+    fn remove(&self) {
+        if self.created {
+            // Only ever empty: nothing was mounted. What is not is left alone.
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}
+
+impl Daemon {
+    /// `larder mount`.
+    pub async fn mount(
+        self: &Arc<Self>,
+        mut request: MountRequest,
+        read: &mut BufReader<OwnedReadHalf>,
+        write: &mut OwnedWriteHalf,
+    ) -> Result<Answer, Failure> {
+        request.path = mounting::canonical(&request.path);
+        let url = RepoUrl::parse(&request.repository).map_err(|error| prepare::url_failure(&error))?;
+        let live = {
+            let (daemon, request, url) = (Arc::clone(self), request.clone(), url.clone());
+            blocking(move || daemon.admit(&request, &url)).await?
+        };
+        let job = prepare::Job { url, environment: request.environment.clone(), gitdir: request.gitdir.clone() };
+        let outcome = if request.r#async {
+            self.mount_async(&live, job).await
+        } else {
+            let work = self.mount_sync(&live, job);
+            server::with_progress(live.progress(), read, write, || live.cancel(), work).await
+        };
+        if let Err(failure) = outcome {
+            self.forget(&live);
+            return Err(failure);
+        }
+        Ok(Answer::Workspaces(vec![self.status_of(&live)?]))
+    }
+
+    async fn mount_sync(self: &Arc<Self>, live: &Arc<Live>, job: prepare::Job) -> Result<(), Failure> {
+        let (daemon, live) = (Arc::clone(self), Arc::clone(live));
+        blocking(move || {
+            let row = live.row();
+            let _turn = daemon.turn(&job.url);
+            let resolved = prepare::resolve(&daemon, &live, &job)?;
+            let point = MountPoint::create(&row.path)?;
+            let prepared = prepare::prepare(&daemon, &live, &job, resolved).and_then(|shown| {
+                live.open(shown);
+                live.update(&daemon.store, |row| row.mounted = true).map_err(|error| store_failure(&error))?;
+                live.mount(&daemon.config.settings, daemon.runtime.clone())
+            });
+            if let Err(failure) = prepared {
+                point.remove();
+                return Err(failure);
+            }
+            daemon.after_mount(&live);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn mount_async(self: &Arc<Self>, live: &Arc<Live>, job: prepare::Job) -> Result<(), Failure> {
+        let (daemon, mounting) = (Arc::clone(self), Arc::clone(live));
+        blocking(move || {
+            let point = MountPoint::create(&mounting.path())?;
+            let mounted = mounting
+                .update(&daemon.store, |row| row.mounted = true)
+                .map_err(|error| store_failure(&error))
+                .and_then(|()| mounting.mount(&daemon.config.settings, daemon.runtime.clone()));
+            mounted.inspect_err(|_| point.remove())
+        })
+        .await?;
+        self.prepare_in_background(live, job);
+        Ok(())
+    }
+
+    fn prepare_in_background(self: &Arc<Self>, live: &Arc<Live>, job: prepare::Job) {
+        let (daemon, live) = (Arc::clone(self), Arc::clone(live));
+        self.runtime.spawn(async move {
+            // The failure is in the row, the log and `status`.
+            let _ = blocking(move || daemon.prepare_mounted(&live, &job)).await;
+        });
+    }
+
+    /// Prepares a workspace that is mounted already, and opens its gate or shuts it.
+    fn prepare_mounted(&self, live: &Arc<Live>, job: &prepare::Job) -> Result<(), Failure> {
+        live.preparing();
+        let _turn = self.turn(&job.url);
+        let outcome =
+            prepare::resolve(self, live, job).and_then(|resolved| prepare::prepare(self, live, job, resolved));
+        match outcome {
+            Ok(shown) => {
+                live.open(shown);
+                self.after_mount(live);
+                Ok(())
+            }
+            Err(failure) => {
+                tracing::error!(workspace = live.row().name, "preparation failed: {failure}");
+                let noted = live.update(&self.store, |row| {
+                    row.state = WorkspaceState::Failed;
+                    row.last_error = Some(failure.message.clone());
+                });
+                if let Err(error) = noted {
+                    tracing::error!("{error}");
+                }
+                live.shut();
+                Err(failure)
+            }
+        }
+    }
+
+    /// Learns the sizes of all files in the background, where the server answers for sizes alone:
+    /// one request now instead of one a directory later.
+    fn after_mount(&self, live: &Arc<Live>) {
+        let Some(shown) = live.shown() else { return };
+        if shown.hydrator.offers_sizes() != Some(true) {
+            return;
+        }
+        let store = self.store.clone();
+        self.runtime.spawn(async move {
+            let tree = shown.view.generation().tree.0;
+            let unknown =
+                blocking(move || status::without_size(&store, tree).map_err(|error| prepare::index_failure(&error)))
+                    .await
+                    .unwrap_or_default();
+            for some in unknown.chunks(SIZE_QUERY_LIMIT) {
+                if let Err(error) = shown.hydrator.sizes(some.to_vec()).await {
+                    tracing::info!("sizes are not known ahead: {error}");
+                    return;
+                }
+            }
+            shown.view.refresh();
+        });
+    }
+
+    /// `larder prepare`: tries again what failed.
+    pub async fn prepare_again(
+        self: &Arc<Self>,
+        target: &str,
+        read: &mut BufReader<OwnedReadHalf>,
+        write: &mut OwnedWriteHalf,
+    ) -> Result<Answer, Failure> {
+        let live = self.find(target)?;
+        match live.row().state {
+            WorkspaceState::Ready => return Ok(Answer::Workspaces(vec![self.status_of(&live)?])),
+            WorkspaceState::Unmounted => {
+                let text = format!("{target} is not mounted");
+                return Err(Failure::new(FailureClass::Refused, text).hint("`larder mount` mounts it again"));
+            }
+            WorkspaceState::Failed | WorkspaceState::Preparing => {}
+        }
+        let job = self.job_of(&live)?;
+        live.update(&self.store, |row| row.state = WorkspaceState::Preparing).map_err(|error| store_failure(&error))?;
+        let (daemon, preparing) = (Arc::clone(self), Arc::clone(&live));
+        let work = blocking(move || daemon.prepare_mounted(&preparing, &job));
+        server::with_progress(live.progress(), read, write, || {}, work).await?;
+        Ok(Answer::Workspaces(vec![self.status_of(&live)?]))
+    }
+
+    /// `larder unmount`.
+    pub fn unmount(self: &Arc<Self>, target: &str, force: bool, purge: bool) -> Result<Answer, Failure> {
+        let live = self.find(target)?;
+        live.cancel();
+        self.take_down(&live, force)?;
+        let id = live.row().id;
+        let keep = |error| store_failure(&error);
+        live.update(&self.store, |row| {
+            row.mounted = false;
+            row.state = WorkspaceState::Unmounted;
+        })
+        .map_err(keep)?;
+        if purge {
+            worktree::remove(self, &live.row());
+            self.store.remove_workspace(id).map_err(keep)?;
+        }
+        self.workspaces.lock().remove(&id);
+        self.drop_idle_hydrator(live.row().repository);
+        Ok(Answer::Ok)
+    }
+
+    fn take_down(&self, live: &Live, detach: bool) -> Result<(), Failure> {
+        if let Some(mounted) = live.unmount(detach)? {
+            // The kernel may let go a moment later; dropping a session before
+            // that would unmount whatever is on its path then.
+            self.detached.lock().push(mounted);
+        }
+        Ok(())
+    }
+
+    /// Takes every mount down at the end; they are mounted again at the next start.
+    pub(super) fn unmount_all(&self) {
+        for live in self.all() {
+            live.cancel();
+            if self.take_down(&live, false).is_err()
+                && let Err(failure) = self.take_down(&live, true)
+            {
+                tracing::warn!("{failure}");
+            }
+        }
+        if let Err(error) = self.store.flush() {
+            tracing::error!("flush: {error}");
+        }
+        // Sessions still in use end with the process; dropping them would unmount by path.
+        std::mem::forget(std::mem::take(&mut *self.detached.lock()));
+    }
+
+    /// Mounts again what was mounted when the last daemon ended, however it ended.
+    pub(super) async fn restore(self: Arc<Self>) {
+        let daemon = Arc::clone(&self);
+        let restored = blocking(move || {
+            let rows = daemon.store.workspaces().map_err(|error| store_failure(&error))?;
+            for row in rows.into_iter().filter(|row| row.mounted) {
+                let name = row.name.clone();
+                if let Err(failure) = daemon.restore_one(row) {
+                    tracing::error!(workspace = name, "not mounted again: {failure}");
+                }
+            }
+            Ok(())
+        })
+        .await;
+        if let Err(failure) = restored {
+            tracing::error!("{failure}");
+        }
+    }
+
+    fn restore_one(self: &Arc<Self>, row: Workspace) -> Result<(), Failure> {
+        mounting::clear_stale(&row.path)?;
+        MountPoint::create(&row.path)?;
+        let live = Live::new(row.clone(), self.store.clone(), Arc::clone(&self.metrics));
+        match row.state {
+            WorkspaceState::Ready | WorkspaceState::Unmounted => {
+                let shown = prepare::reopen(self, &live)?;
+                live.open(shown);
+            }
+            WorkspaceState::Failed => live.shut(),
+            WorkspaceState::Preparing => {}
+        }
+        live.mount(&self.config.settings, self.runtime.clone())?;
+        self.workspaces.lock().insert(row.id, Arc::clone(&live));
+        tracing::info!(workspace = row.name, path = %row.path.display(), "mounted again");
+        if row.state == WorkspaceState::Preparing {
+            let job = self.job_of(&live)?;
+            self.prepare_in_background(&live, job);
+        }
+        Ok(())
+    }
+
+    /// Checks a mount request and reserves its name and path.
+    fn admit(&self, request: &MountRequest, url: &RepoUrl) -> Result<Arc<Live>, Failure> {
+        let all = self.all();
+        let paths: Vec<PathBuf> = all.iter().map(|live| live.path()).collect();
+        mounting::check(&request.path, &paths)?;
+        let rows = self.store.workspaces().map_err(|error| store_failure(&error))?;
+        let repository = prepare::repository(self, url, request.gitdir.as_deref())?;
+        let require_commit = match &request.require_commit {
+            Some(text) => Some(ObjectIdText(gix::ObjectId::from_hex(text.as_bytes()).map_err(|_| {
+                Failure::new(FailureClass::Usage, format!("--require-commit {text}: not a full object id"))
+            })?)),
+            None => None,
+        };
+        let again = rows.iter().find(|row| {
+            row.path == request.path
+                && row.repository == repository.id
+                && request.name.as_ref().is_none_or(|name| *name == row.name)
+        });
+        let name = match (&request.name, again) {
+            (_, Some(row)) => row.name.clone(),
+            (Some(name), None) => free_name(name, &rows, true)?,
+            (None, None) => free_name(&mounting::name_for(&request.path), &rows, false)?,
+        };
+        let row = Workspace {
+            id: match again {
+                Some(row) => row.id,
+                None => self.store.next_workspace_id().map_err(|error| store_failure(&error))?,
+            },
+            name,
+            path: request.path.clone(),
+            repository: repository.id,
+            rev: request.rev.clone(),
+            require_commit,
+            depth: request.depth,
+            state: WorkspaceState::Preparing,
+            current: again.and_then(|row| row.current),
+            last_error: None,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            allow_full: request.allow_full,
+            admin: again.and_then(|row| row.admin.clone()),
+            mounted: false,
+        };
+        let live = Live::new(row, self.store.clone(), Arc::clone(&self.metrics));
+        let mut workspaces = self.workspaces.lock();
+        // Somebody may have been admitted meanwhile.
+        let paths: Vec<PathBuf> = workspaces.values().map(|other| other.path()).collect();
+        mounting::check(&request.path, &paths)?;
+        workspaces.insert(live.row().id, Arc::clone(&live));
+        Ok(live)
+    }
+
+    /// Undoes an admission whose mount failed. What was known of the workspace before stays known.
+    fn forget(&self, live: &Live) {
+        let row = live.row();
+        let _ = self.take_down(live, true);
+        self.workspaces.lock().remove(&row.id);
+        let published = row.current.is_some();
+        let undone = if published {
+            live.update(&self.store, |row| {
+                row.mounted = false;
+                row.state = WorkspaceState::Unmounted;
+            })
+        } else {
+            worktree::remove(self, &row);
+            self.store.remove_workspace(row.id)
+        };
+        if let Err(error) = undone {
+            tracing::error!("{error}");
+        }
+        self.drop_idle_hydrator(row.repository);
+    }
+
+    /// Notes a mount that somebody else took down.
+    pub(super) fn note_unmounted(&self, live: &Arc<Live>) {
+        let row = live.row();
+        if !row.mounted || live.is_mounted() || row.state == WorkspaceState::Preparing {
+            return;
+        }
+        tracing::info!(workspace = row.name, "unmounted from outside");
+        let noted = live.update(&self.store, |row| {
+            row.mounted = false;
+            row.state = WorkspaceState::Unmounted;
+        });
+        if let Err(error) = noted {
+            tracing::error!("{error}");
+        }
+        self.workspaces.lock().remove(&row.id);
+        self.drop_idle_hydrator(row.repository);
+    }
+
+    /// The workspace that `target` names: a workspace's name, its path, or a path inside it.
+    pub(super) fn find(&self, target: &str) -> Result<Arc<Live>, Failure> {
+        let all = self.all();
+        if let Some(live) = all.iter().find(|live| live.row().name == target) {
+            return Ok(Arc::clone(live));
+        }
+        let path = mounting::canonical(Path::new(target));
+        all.iter().find(|live| path.starts_with(live.path())).cloned().ok_or_else(|| {
+            Failure::new(FailureClass::NotFound, format!("no mounted workspace is called, or contains, {target}"))
+                .hint("`larder list` shows all workspaces")
+        })
+    }
+
+    /// Waits for the turn to prepare `url`: its repository is prepared by one at a time.
+    fn turn(&self, url: &RepoUrl) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = Arc::clone(self.preparing.lock().entry(url.key()).or_default());
+        lock.blocking_lock_owned()
+    }
+
+    fn job_of(&self, live: &Live) -> Result<prepare::Job, Failure> {
+        let row = live.row();
+        let repositories = self.store.repositories().map_err(|error| store_failure(&error))?;
+        let repository =
+            repositories.into_iter().find(|repository| repository.id == row.repository).ok_or_else(|| {
+                Failure::new(FailureClass::Corrupt, format!("workspace {} names an unknown repository", row.name))
+            })?;
+        Ok(prepare::Job {
+            url: RepoUrl::parse(&repository.url).map_err(|error| prepare::url_failure(&error))?,
+            environment: Vec::new(),
+            gitdir: repository.external_gitdir.then_some(repository.gitdir),
+        })
+    }
+
+    fn drop_idle_hydrator(&self, repository: crate::store::RepositoryId) {
+        let used = self.all().iter().any(|live| live.row().repository == repository);
+        if !used {
+            self.hydrators.lock().remove(&repository);
+        }
+    }
+}
+
+/// Runs blocking work on a thread where it may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Failure::new(FailureClass::Other, format!("the daemon failed: {error}"))))
+}
+
+fn free_name(name: &str, rows: &[Workspace], exact: bool) -> Result<String, Failure> {
+    let taken = |name: &str| rows.iter().find(|row| row.name == name);
+    match taken(name) {
+        None => Ok(name.to_owned()),
+        Some(row) if exact => {
+            let text = format!("a workspace called {name} exists already, at {}", row.path.display());
+            Err(Failure::new(FailureClass::Refused, text)
+                .hint(format!("choose another --name, or `larder unmount --purge {name}`")))
+        }
+        Some(_) => (2..10_000)
+            .map(|number| format!("{name}-{number}"))
+            .find(|name| taken(name).is_none())
+            .ok_or_else(|| Failure::new(FailureClass::Refused, format!("no free name like {name}"))),
+    }
+}
+
+/// Where a workspace's number comes from in a hook's request.
+impl Daemon {
+    /// The live workspace with number `id`.
+    pub(super) fn by_id(&self, id: u64) -> Option<Arc<Live>> {
+        self.workspaces.lock().get(&WorkspaceId(id)).cloned()
+    }
+}

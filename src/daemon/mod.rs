@@ -1,0 +1,163 @@
+//! The daemon: owns the store, the mounts and the control socket.
+//!
+//! In reading order: [`protocol`] is what clients say; [`server`] listens;
+//! [`workspace`] is one live mount; [`mounting`] deals with mount points;
+//! [`prepare`] brings a commit into a workspace; [`lifecycle`] mounts,
+//! restores and unmounts; [`status`] reports; [`client`] is the other end of the socket.
+
+pub mod bring;
+pub mod client;
+pub mod hook;
+pub mod lifecycle;
+pub mod log;
+pub mod mounting;
+pub mod prepare;
+pub mod protocol;
+pub mod server;
+pub mod status;
+pub mod workspace;
+pub mod worktree;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::hydrate::Hydrator;
+use crate::metrics::Metrics;
+use crate::store::{RepositoryId, Store, StoreErrorKind, StoreOptions, WorkspaceId};
+use crate::vfs::fuse::Mounted;
+use protocol::{Failure, FailureClass};
+use workspace::Live;
+
+/// Time between looks at mounts that ended and commits that are not durable yet.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// Longest wait for tasks at the end.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Everything one daemon owns.
+pub struct Daemon {
+    config: Config,
+    store: Store,
+    metrics: Arc<Metrics>,
+    runtime: Handle,
+    // Guards the map alone. Order of locks: workspaces, then a workspace's row.
+    workspaces: Mutex<BTreeMap<WorkspaceId, Arc<Live>>>,
+    // Guards the map alone; one hydrator serves all workspaces of a repository.
+    hydrators: Mutex<HashMap<RepositoryId, Hydrator>>,
+    // One preparation a repository at a time, so that nothing is fetched twice.
+    preparing: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    // Sessions that were detached while files in them were open, until those are closed.
+    detached: Mutex<Vec<Mounted>>,
+    stop: Notify,
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn run(config: &Config, foreground: bool) -> Result<(), Failure> {
+    config.create_directories()?;
+    let settings = &config.settings;
+    log::init(&config.log_path, &settings.log, foreground)
+        .map_err(|error| Failure::new(FailureClass::Other, format!("{}: {error}", config.log_path.display())))?;
+    let outcome = start(config);
+    if let Err(failure) = &outcome {
+        tracing::error!("{failure}");
+        // For the client that started this daemon and waits for it.
+        let _ = client::leave_start_failure(config, failure);
+    }
+    outcome
+}
+
+fn start(config: &Config) -> Result<(), Failure> {
+    let options = StoreOptions { cache_bytes: config.settings.store.cache_bytes };
+    let store = Store::open(&config.store_path, &options).map_err(|error| store_failure(&error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        // Preparations and status walks; more at once would only wait for the store.
+        .max_blocking_threads(32)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(FailureClass::Other, format!("cannot start threads: {error}")))?;
+    let daemon = Arc::new(Daemon {
+        config: config.clone(),
+        store,
+        metrics: Arc::default(),
+        runtime: runtime.handle().clone(),
+        workspaces: Mutex::default(),
+        hydrators: Mutex::default(),
+        preparing: Mutex::default(),
+        detached: Mutex::default(),
+        stop: Notify::new(),
+    });
+    let outcome = runtime.block_on(serve(&daemon));
+    daemon.hydrators.lock().clear();
+    runtime.shutdown_timeout(SHUTDOWN_LIMIT);
+    outcome
+}
+
+async fn serve(daemon: &Arc<Daemon>) -> Result<(), Failure> {
+    let listener = server::bind(&daemon.config)?;
+    let broken = |error: std::io::Error| Failure::new(FailureClass::Other, format!("signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
+    tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "daemon started");
+    Arc::clone(daemon).restore().await;
+    let accepting = tokio::spawn(server::accept(Arc::clone(daemon), listener));
+    let mut tick = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tokio::select! {
+            () = daemon.stop.notified() => break,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = tick.tick() => {
+                let daemon = Arc::clone(daemon);
+                // The store's flush waits for the disk.
+                let _ = tokio::task::spawn_blocking(move || daemon.housekeeping()).await;
+            }
+        }
+    }
+    accepting.abort();
+    let begun = Instant::now();
+    let ending = Arc::clone(daemon);
+    let _ = tokio::task::spawn_blocking(move || ending.unmount_all()).await;
+    server::remove(&daemon.config);
+    tracing::info!(seconds = begun.elapsed().as_secs_f64(), "daemon stopped");
+    Ok(())
+}
+
+impl Daemon {
+    /// Makes commits durable, notes mounts that others took down, lets go of what ended.
+    fn housekeeping(&self) {
+        if let Err(error) = self.store.flush() {
+            tracing::error!("flush: {error}");
+        }
+        self.detached.lock().retain(|mounted| !mounted.ended());
+        for live in self.all() {
+            self.note_unmounted(&live);
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Live>> {
+        self.workspaces.lock().values().cloned().collect()
+    }
+}
+
+/// What a store's failure means for whoever asked.
+pub fn store_failure(error: &crate::store::StoreError) -> Failure {
+    let text = error.to_string();
+    match error.kind {
+        StoreErrorKind::Busy => Failure::new(FailureClass::Refused, text)
+            .hint("another larder daemon uses this LARDER_HOME; `larder shutdown` ends it"),
+        StoreErrorKind::Newer => {
+            Failure::new(FailureClass::Refused, text).hint("use the newer larder, or another LARDER_HOME")
+        }
+        StoreErrorKind::Corrupt => Failure::new(FailureClass::Corrupt, text),
+        StoreErrorKind::Full => Failure::new(FailureClass::Other, text).hint("free disk space, then try again"),
+        StoreErrorKind::Io | StoreErrorKind::Poisoned => Failure::new(FailureClass::Other, text),
+    }
+}

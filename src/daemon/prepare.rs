@@ -1,0 +1,290 @@
+//! Preparing a workspace: from a URL and a revision to something to show.
+//!
+//! Steps, each safe to be killed after: resolve the revision; bring its commit
+//! and trees in; publish the generation; write the worktree and its index.
+//! Nothing is created before the remote answered for the revision, and nothing
+//! is published before every tree is in the store.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::protocol::{Failure, FailureClass, Progress};
+use super::workspace::Live;
+use super::{Daemon, bring, store_failure, worktree};
+use crate::git::gitdir::{self, BranchRecorded, GitdirSpec, HeadSpec};
+use crate::git::remote::{ConnectOptions, GitConnection, GitRemote, Resolved};
+use crate::git::url::{RepoUrl, UrlError};
+use crate::hydrate::remote::Connection;
+use crate::hydrate::{FailureKind, HydrateSettings, Hydrator, RemoteError};
+use crate::index::IndexError;
+use crate::index::generation;
+use crate::index::view::View;
+use crate::store::{Depth, GenerationRecord, Repository, Workspace};
+use crate::vfs::Shown;
+use crate::vfs::attr::time_of;
+
+/// More files than any workspace has: a tree that claims more is a bomb, not a project.
+const FILE_LIMIT: u64 = 20_000_000;
+
+/// What a preparation needs besides the workspace's row.
+#[derive(Clone)]
+pub struct Job {
+    /// The remote, credentials included if the user gave any.
+    pub url: RepoUrl,
+    /// The client's environment, for credential helpers, ssh and proxies.
+    pub environment: Vec<(String, String)>,
+    /// A gitdir prepared elsewhere.
+    pub gitdir: Option<PathBuf>,
+}
+
+/// A revision the remote answered for, and the connection it answered on.
+pub struct Answered {
+    resolved: Resolved,
+    connection: GitConnection,
+    remote: GitRemote,
+}
+
+/// The repository of `url`: known, or new with a number of its own. A gitdir prepared elsewhere is one of its own.
+pub fn repository(daemon: &Daemon, url: &RepoUrl, gitdir: Option<&Path>) -> Result<Repository, Failure> {
+    let known = daemon.store.repositories().map_err(|error| store_failure(&error))?;
+    let gitdir = match gitdir {
+        Some(path) => Some(gitdir::probe(path).map_err(|error| worktree::failure(&error))?.common),
+        None => None,
+    };
+    let key = url.key();
+    let same = |repository: &&Repository| {
+        let same_url = RepoUrl::parse(&repository.url).is_ok_and(|url| url.key() == key);
+        same_url && gitdir.as_ref().map_or(!repository.external_gitdir, |gitdir| *gitdir == repository.gitdir)
+    };
+    if let Some(repository) = known.iter().find(same) {
+        return Ok(repository.clone());
+    }
+    let id = daemon.store.next_repository_id().map_err(|error| store_failure(&error))?;
+    let own = || daemon.config.home.join("repositories").join(format!("{}.git", id.0));
+    let external_gitdir = gitdir.is_some();
+    let repository = Repository { id, url: url.display(), gitdir: gitdir.unwrap_or_else(own), external_gitdir };
+    daemon.store.put_repository(&repository).map_err(|error| store_failure(&error))?;
+    Ok(repository)
+}
+
+/// Asks the remote for the workspace's revision. Creates nothing.
+pub fn resolve(daemon: &Daemon, live: &Live, job: &Job) -> Result<Answered, Failure> {
+    advance(live, "connecting", 0, 0);
+    let row = live.row();
+    let remote = GitRemote::new(job.url.clone(), options(daemon, job.environment.clone(), job.gitdir.clone()));
+    let mut connection = remote.open().map_err(|error| remote_failure(&error))?;
+    let resolved = connection.resolve(row.rev.as_deref()).map_err(|error| remote_failure(&error))?;
+    if let Some(required) = row.require_commit
+        && required.0 != resolved.commit
+    {
+        let rev = row.rev.as_deref().unwrap_or("the remote's HEAD");
+        let text = format!("{rev} is {}, not the required {}: nothing was published", resolved.commit, required.0);
+        return Err(Failure::new(FailureClass::Refused, text));
+    }
+    Ok(Answered { resolved, connection, remote })
+}
+
+fn options(daemon: &Daemon, environment: Vec<(String, String)>, gitdir: Option<PathBuf>) -> ConnectOptions {
+    // Beside the store: large deltas may need more room than a small /tmp has.
+    let scratch = Some(daemon.config.home.clone());
+    ConnectOptions { timeout: daemon.config.settings.network.timeout, environment, gitdir, scratch }
+}
+
+/// Brings the commit in, publishes it and writes the worktree.
+pub fn prepare(daemon: &Daemon, live: &Arc<Live>, job: &Job, answered: Answered) -> Result<Shown, Failure> {
+    let Answered { resolved, mut connection, remote } = answered;
+    let mut row = live.row();
+    let repository = repository(daemon, &job.url, job.gitdir.as_deref())?;
+    ensure_gitdir(&repository, &row, job, &resolved, &connection)?;
+    let commit = bring::commit(daemon, live, &repository, resolved.commit, &mut connection)?;
+    if commit.files > FILE_LIMIT {
+        let text = format!("commit {} names {} files, more than {FILE_LIMIT}", commit.id, commit.files);
+        return Err(Failure::new(FailureClass::Corrupt, text));
+    }
+    check_cancelled(live)?;
+    advance(live, "writing the index", 0, 0);
+    let before = row.current;
+    row.repository = repository.id;
+    let record =
+        generation::publish(&daemon.store, &mut row, &commit, "mount", now()).map_err(|error| index_failure(&error))?;
+    let head = record_head(&repository, &row, &resolved)?;
+    let moved = before != Some(record.generation);
+    worktree::write(daemon, &repository, &mut row, &record, &head, moved)?;
+    let hydrator = hydrator(daemon, &repository, remote, Some(connection));
+    let shown = show(daemon, &row, record, hydrator)?;
+    live.replace(row);
+    Ok(shown)
+}
+
+/// Shows what was published before, without the network.
+pub fn reopen(daemon: &Daemon, live: &Live) -> Result<Shown, Failure> {
+    let mut row = live.row();
+    let missing = |row: &Workspace, what: &str| {
+        Failure::new(FailureClass::Corrupt, format!("workspace {} has no {what}", row.name))
+    };
+    let repositories = daemon.store.repositories().map_err(|error| store_failure(&error))?;
+    let repository = repositories.into_iter().find(|repository| repository.id == row.repository);
+    let repository = repository.ok_or_else(|| missing(&row, "repository"))?;
+    let record = match row.current {
+        Some(current) => daemon.store.generation(row.id, current).map_err(|error| store_failure(&error))?,
+        None => None,
+    };
+    let record = record.ok_or_else(|| missing(&row, "generation"))?;
+    match worktree::find(&repository, &row)? {
+        Some(admin) if admin.join("index").exists() => row.admin = Some(admin),
+        _ => {
+            let head = HeadSpec::Detached(record.commit.0);
+            worktree::write(daemon, &repository, &mut row, &record, &head, false)?;
+        }
+    }
+    let url = RepoUrl::parse(&repository.url).map_err(|error| url_failure(&error))?;
+    let remote = GitRemote::new(url, options(daemon, Vec::new(), Some(repository.gitdir.clone())));
+    let hydrator = hydrator(daemon, &repository, remote, None);
+    let shown = show(daemon, &row, record, hydrator)?;
+    live.replace(row);
+    Ok(shown)
+}
+
+fn show(daemon: &Daemon, row: &Workspace, record: GenerationRecord, hydrator: Hydrator) -> Result<Shown, Failure> {
+    let admin = row.admin.as_ref().ok_or_else(|| Failure::new(FailureClass::Other, "the worktree has no entry"))?;
+    let time = time_of(record.commit_time);
+    Ok(Shown {
+        view: View::new(daemon.store.clone(), record),
+        hydrator,
+        gitfile: gitdir::gitfile(admin),
+        time,
+        siblings: daemon.config.settings.hydrate.siblings,
+        root: row.path.clone(),
+    })
+}
+
+/// Makes the repository's own gitdir when it is not there yet.
+fn ensure_gitdir(
+    repository: &Repository,
+    row: &Workspace,
+    job: &Job,
+    resolved: &Resolved,
+    connection: &GitConnection,
+) -> Result<(), Failure> {
+    if repository.external_gitdir || repository.gitdir.join("HEAD").exists() {
+        return Ok(());
+    }
+    if let Some(parent) = repository.gitdir.parent() {
+        std::fs::create_dir_all(parent)
+            .map_err(|error| Failure::new(FailureClass::Other, format!("{}: {error}", parent.display())))?;
+    }
+    let url = job.url.to_git();
+    let spec = GitdirSpec {
+        object_format: connection.object_hash(),
+        url: url.as_bytes(),
+        refspecs: gitdir::refspecs(row.depth != Depth::Full, branch_of(resolved)),
+        partial: connection.abilities().filter,
+        shallow: &[],
+    };
+    gitdir::create(&repository.gitdir, &spec).map_err(|error| worktree::failure(&error))
+}
+
+/// The branch that was asked for, or that the remote's HEAD is on.
+fn branch_of(resolved: &Resolved) -> Option<&str> {
+    resolved.reference.as_deref()?.strip_prefix("refs/heads/")
+}
+
+/// Records the remote's ref in the gitdir, and says what HEAD is to be.
+fn record_head(repository: &Repository, row: &Workspace, resolved: &Resolved) -> Result<HeadSpec, Failure> {
+    let failed = |error| worktree::failure(&error);
+    let common = &repository.gitdir;
+    let detached = HeadSpec::Detached(resolved.commit);
+    if repository.external_gitdir {
+        // Its refs are its owner's.
+        return Ok(branch_of(resolved)
+            .map_or(detached, |name| HeadSpec::Branch { name: name.to_owned(), commit: resolved.commit }));
+    }
+    if let Some(name) = branch_of(resolved) {
+        if let BranchRecorded::Kept(at) = gitdir::record_branch(common, name, resolved.commit).map_err(failed)? {
+            tracing::info!(branch = name, %at, "the local branch stays where the user has it");
+        }
+        if row.rev.is_none() {
+            gitdir::set_remote_head(common, name).map_err(failed)?;
+        }
+        return Ok(HeadSpec::Branch { name: name.to_owned(), commit: resolved.commit });
+    }
+    if let Some(tag) = resolved.reference.as_deref().filter(|name| name.starts_with("refs/tags/")) {
+        gitdir::set_ref(common, tag, resolved.commit).map_err(failed)?;
+    }
+    Ok(detached)
+}
+
+fn hydrator(
+    daemon: &Daemon,
+    repository: &Repository,
+    remote: GitRemote,
+    connection: Option<GitConnection>,
+) -> Hydrator {
+    let connection = connection.map(|connection| Box::new(connection) as Box<dyn Connection>);
+    let mut hydrators = daemon.hydrators.lock();
+    if let Some(hydrator) = hydrators.get(&repository.id) {
+        if let Some(connection) = connection {
+            hydrator.donate(connection);
+        }
+        return hydrator.clone();
+    }
+    let settings = &daemon.config.settings;
+    let bounds = HydrateSettings {
+        connections: settings.network.connections,
+        coalesce: settings.hydrate.coalesce,
+        batch_objects: settings.hydrate.batch_objects,
+        batch_bytes: settings.hydrate.batch_bytes,
+        retries: settings.hydrate.retries,
+        timeout: settings.network.timeout,
+    };
+    let metrics = Arc::clone(&daemon.metrics);
+    let hydrator = Hydrator::new(daemon.store.clone(), Arc::new(remote), bounds, metrics, connection);
+    hydrators.insert(repository.id, hydrator.clone());
+    hydrator
+}
+
+/// Tells clients how far the preparation is.
+pub fn advance(live: &Live, phase: &str, objects: u64, bytes: u64) {
+    live.advance(Progress { phase: phase.to_owned(), objects, bytes });
+}
+
+/// Fails when the client went away or the workspace is being unmounted.
+pub fn check_cancelled(live: &Live) -> Result<(), Failure> {
+    if live.cancelled() { Err(Failure::new(FailureClass::Other, "cancelled; nothing was published")) } else { Ok(()) }
+}
+
+/// What a remote's failure means for whoever asked.
+pub fn remote_failure(error: &RemoteError) -> Failure {
+    let text = error.to_string();
+    match error.kind {
+        FailureKind::Offline | FailureKind::Transient => Failure::new(FailureClass::Remote, text)
+            .hint("check the address and the network; what is cached stays readable"),
+        FailureKind::Denied => Failure::new(FailureClass::Remote, text)
+            .hint("check that `git ls-remote` works with your credentials; larder uses Git's helpers and ssh's keys"),
+        FailureKind::Missing => Failure::new(FailureClass::NotFound, text),
+        FailureKind::Corrupt => Failure::new(FailureClass::Corrupt, text),
+        FailureKind::Unsupported => Failure::new(FailureClass::Remote, text)
+            .hint("a server without filters sends everything: --allow-full accepts it"),
+        FailureKind::Local => Failure::new(FailureClass::Other, text),
+    }
+}
+
+/// What is wrong with an address.
+pub fn url_failure(error: &UrlError) -> Failure {
+    Failure::new(FailureClass::Usage, error.to_string())
+}
+
+/// What a failure of the index layer means for whoever asked.
+pub fn index_failure(error: &IndexError) -> Failure {
+    match error {
+        IndexError::Store(error) => store_failure(error),
+        IndexError::MissingTree(_) => Failure::new(FailureClass::Corrupt, error.to_string()),
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(since).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,247 @@
+//! What goes over the control socket: one JSON document a line.
+//!
+//! A client sends one [`Envelope`]; the daemon answers with any number of
+//! [`Reply::Progress`] lines and then exactly one [`Reply::Done`] or
+//! [`Reply::Failed`]. A line is at most [`MAX_LINE_BYTES`] long. Both ends
+//! refuse a peer of another [`PROTOCOL_VERSION`], so that nothing is misread.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Depth, WorkspaceState};
+
+/// Changes whenever a field changes its meaning.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Longest line either side accepts; a request names a few paths, no more.
+pub const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// A request with the protocol version its sender speaks.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`PROTOCOL_VERSION`] of the sender.
+    pub version: u32,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What a client can ask.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Whether a daemon is there: answered by [`Answer::Pong`].
+    Ping,
+    /// Mount a repository.
+    Mount(MountRequest),
+    /// Unmount a workspace.
+    Unmount {
+        /// A mount path or a workspace name.
+        target: String,
+        /// Detach even while files are open.
+        force: bool,
+        /// Forget the workspace as well.
+        purge: bool,
+    },
+    /// All workspaces.
+    List,
+    /// One workspace, or all of them.
+    Status {
+        /// A path in a mount, a mount path or a workspace name.
+        target: Option<String>,
+    },
+    /// Retry a preparation that failed.
+    Prepare {
+        /// A mount path or a workspace name.
+        target: String,
+    },
+    /// Everyone who waits for an object now.
+    Waits,
+    /// All metrics as Prometheus text.
+    Metrics,
+    /// What changed in a workspace since `token` (the fsmonitor hook asks).
+    Fsmonitor {
+        /// The workspace's number.
+        workspace: u64,
+        /// The token Git kept from the last answer.
+        token: String,
+    },
+    /// End the daemon after unmounting everything; workspaces stay known and are mounted again at the next start.
+    Shutdown,
+}
+
+/// `larder mount`, arguments checked by the client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MountRequest {
+    /// The repository, as given; relative paths were made absolute by the client.
+    pub repository: String,
+    /// The mount point, absolute.
+    pub path: PathBuf,
+    /// Branch, tag, full ref or commit id; `None` is the remote's HEAD.
+    pub rev: Option<String>,
+    /// Workspace name; `None` derives it from the path.
+    pub name: Option<String>,
+    /// History to fetch.
+    pub depth: Depth,
+    /// Return at once; the mount waits until it is ready.
+    pub r#async: bool,
+    /// Publish nothing unless the revision is exactly this commit (hexadecimal).
+    pub require_commit: Option<String>,
+    /// Use this gitdir, prepared elsewhere.
+    pub gitdir: Option<PathBuf>,
+    /// Accept everything from a server without filters, whatever its size.
+    pub allow_full: bool,
+    /// Environment of the client that credential helpers and ssh need (`SSH_AUTH_SOCK`, `*_proxy`, `GIT_*`, `HOME`, `PATH`…).
+    pub environment: Vec<(String, String)>,
+}
+
+/// What the daemon sends back.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// A preparation is under way.
+    Progress(Progress),
+    /// The request was carried out.
+    Done(Answer),
+    /// It was not.
+    Failed(Failure),
+}
+
+/// How far a preparation is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being done, for people: `connecting`, `fetching trees`, `writing index`…
+    pub phase: String,
+    /// Objects received.
+    pub objects: u64,
+    /// Bytes received.
+    pub bytes: u64,
+}
+
+/// A result.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Request::Ping`].
+    Pong {
+        /// Larder's version.
+        version: String,
+        /// The daemon's process id.
+        pid: u32,
+    },
+    /// To requests that only succeed.
+    Ok,
+    /// To [`Request::Mount`], [`Request::Status`], [`Request::List`], [`Request::Prepare`].
+    Workspaces(Vec<WorkspaceStatus>),
+    /// To [`Request::Waits`].
+    Waits(Vec<Wait>),
+    /// To [`Request::Metrics`]: Prometheus text.
+    Text(String),
+    /// To [`Request::Fsmonitor`].
+    Changes {
+        /// The token to ask with next time.
+        token: String,
+        /// Everything may have changed.
+        everything: bool,
+        /// Changed paths, relative to the workspace, as bytes.
+        paths: Vec<Vec<u8>>,
+    },
+}
+
+/// The fields of `larder status --json` (CLI.md).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkspaceStatus {
+    /// Name.
+    pub workspace: String,
+    /// Mount path.
+    pub path: PathBuf,
+    /// State.
+    pub state: WorkspaceState,
+    /// Where it is fetched from, without credentials.
+    pub repository: String,
+    /// The revision asked for, or the branch the remote's HEAD named.
+    pub rev: Option<String>,
+    /// Current commit.
+    pub commit: Option<String>,
+    /// Current generation.
+    pub generation: Option<u64>,
+    /// Files in it.
+    pub files: u64,
+    /// Of this generation's distinct blobs, those in the cache.
+    pub hydrated_objects: u64,
+    /// Their raw bytes.
+    pub hydrated_bytes: u64,
+    /// Local changes.
+    pub overlay_entries: u64,
+    /// Wants waiting for a connection.
+    pub queue_depth: u64,
+    /// Objects on a connection now.
+    pub inflight_objects: u64,
+    /// Whether the last exchange with the remote failed for want of a network.
+    pub offline: bool,
+    /// Why the last preparation or fetch failed.
+    pub last_error: Option<String>,
+    /// The worktree's gitdir.
+    pub gitdir: Option<PathBuf>,
+}
+
+/// One waiter (`larder waits`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Wait {
+    /// Workspace name.
+    pub workspace: String,
+    /// The object.
+    pub oid: String,
+    /// The path it was wanted under, lossy.
+    pub path: String,
+    /// Milliseconds it has waited.
+    pub waited_ms: u64,
+    /// Where it is: `queued` or `batch N on connection M`.
+    pub behind: String,
+    /// Failed attempts so far.
+    pub retries: u32,
+}
+
+/// Why a request was not carried out; the kind decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// Exit 2.
+    Usage,
+    /// Exit 3.
+    NotFound,
+    /// Exit 4: offline, or the remote failed or refused.
+    Remote,
+    /// Exit 5: corrupt or hostile data.
+    Corrupt,
+    /// Exit 6: busy, denied, would lose work.
+    Refused,
+    /// Exit 1.
+    Other,
+}
+
+/// A failed request.
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The class.
+    pub class: FailureClass,
+    /// What failed and why, one line.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), hint: None }
+    }
+
+    /// The same failure with what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}

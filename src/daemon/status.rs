@@ -1,0 +1,175 @@
+//! What the daemon tells of its workspaces.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::protocol::{Answer, Failure, FailureClass, Wait, WorkspaceStatus};
+use super::workspace::Live;
+use super::{Daemon, store_failure, worktree};
+use crate::git::fsmonitor::Token;
+use crate::hydrate::Place;
+use crate::index::{IndexError, walk};
+use crate::store::{Repository, Store, StoreError, Workspace, WorkspaceState};
+
+impl Daemon {
+    /// Every workspace that is known, mounted or not, by name; without counting what is cached.
+    pub fn list(&self) -> Result<Vec<WorkspaceStatus>, Failure> {
+        let known = self.store.workspaces().map_err(|error| store_failure(&error))?;
+        let repositories = self.store.repositories().map_err(|error| store_failure(&error))?;
+        let mut rows: Vec<WorkspaceStatus> = Vec::new();
+        let live = self.all();
+        for row in known {
+            if !live.iter().any(|live| live.row().id == row.id) {
+                let row = Workspace { state: WorkspaceState::Unmounted, ..row };
+                rows.push(describe(&self.store, &row, &repositories).map_err(|error| store_failure(&error))?);
+            }
+        }
+        for live in live {
+            let row = Workspace { state: live.state(), ..live.row() };
+            rows.push(describe(&self.store, &row, &repositories).map_err(|error| store_failure(&error))?);
+        }
+        rows.sort_by(|a, b| a.workspace.cmp(&b.workspace));
+        Ok(rows)
+    }
+
+    /// One workspace with everything, or all of them.
+    pub fn status(&self, target: Option<&str>) -> Result<Vec<WorkspaceStatus>, Failure> {
+        match target {
+            Some(target) => match self.find(target) {
+                Ok(live) => Ok(vec![self.status_of(&live)?]),
+                Err(failure) => {
+                    // Known, but not mounted.
+                    let path = super::mounting::canonical(std::path::Path::new(target));
+                    let row = self.list()?.into_iter().find(|row| row.workspace == target || row.path == path);
+                    row.map(|row| vec![row]).ok_or(failure)
+                }
+            },
+            None => {
+                let live = self.all();
+                let mut rows: Vec<WorkspaceStatus> =
+                    self.list()?.into_iter().filter(|row| row.state == WorkspaceState::Unmounted).collect();
+                rows.retain(|row| !live.iter().any(|live| live.row().name == row.workspace));
+                for live in live {
+                    rows.push(self.status_of(&live)?);
+                }
+                rows.sort_by(|a, b| a.workspace.cmp(&b.workspace));
+                Ok(rows)
+            }
+        }
+    }
+
+    /// Everything about one live workspace.
+    pub(super) fn status_of(&self, live: &Live) -> Result<WorkspaceStatus, Failure> {
+        let repositories = self.store.repositories().map_err(|error| store_failure(&error))?;
+        let row = Workspace { state: live.state(), ..live.row() };
+        let mut status = describe(&self.store, &row, &repositories).map_err(|error| store_failure(&error))?;
+        if let Some(shown) = live.shown() {
+            let tree = shown.view.generation().tree.0;
+            (status.hydrated_objects, status.hydrated_bytes) =
+                hydrated(&self.store, tree).map_err(|error| Failure::new(FailureClass::Other, error.to_string()))?;
+            let (queued, sent) = shown.hydrator.backlog();
+            status.queue_depth = queued as u64;
+            status.inflight_objects = sent as u64;
+            status.offline = shown.hydrator.offline();
+            status.last_error = status.last_error.or_else(|| shown.hydrator.last_error().map(|error| error.message));
+        }
+        Ok(status)
+    }
+
+    /// Everyone who waits for an object.
+    pub(super) fn waits(&self) -> Vec<Wait> {
+        let now = Instant::now();
+        let live = self.all();
+        let hydrators: Vec<_> = self.hydrators.lock().values().cloned().collect();
+        let mut waits: Vec<Wait> = hydrators
+            .iter()
+            .flat_map(crate::hydrate::Hydrator::waiting)
+            .map(|waiting| {
+                let path = String::from_utf8_lossy(&waiting.path).into_owned();
+                let owner = live.iter().find(|live| std::path::Path::new(&path).starts_with(live.path()));
+                Wait {
+                    workspace: owner.map_or_else(String::new, |live| live.row().name),
+                    oid: waiting.id.to_string(),
+                    path,
+                    waited_ms: u64::try_from(now.duration_since(waiting.since).as_millis()).unwrap_or(u64::MAX),
+                    behind: match waiting.place {
+                        Place::Queued => "queued".into(),
+                        Place::Sent { batch, connection } => format!("batch {batch} on connection {connection}"),
+                    },
+                    retries: waiting.retries,
+                }
+            })
+            .collect();
+        waits.sort_by_key(|wait| std::cmp::Reverse(wait.waited_ms));
+        waits
+    }
+
+    /// What changed in a workspace since `token`: nothing, as long as it shows the same
+    /// generation, because a read-only mount has no other changes.
+    pub(super) fn changes(&self, workspace: u64, token: &str) -> Result<Answer, Failure> {
+        let unknown =
+            || Failure::new(FailureClass::NotFound, format!("no mounted workspace has the number {workspace}"));
+        let live: Arc<Live> = self.by_id(workspace).ok_or_else(unknown)?;
+        let shown = live.shown().ok_or_else(unknown)?;
+        let now = worktree::token(shown.view.generation());
+        let everything = Token::parse(token.as_bytes()).as_ref() != Some(&now);
+        Ok(Answer::Changes { token: now.to_string(), everything, paths: Vec::new() })
+    }
+}
+
+/// What the rows alone tell of a workspace; needs no daemon.
+pub fn describe(store: &Store, row: &Workspace, repositories: &[Repository]) -> Result<WorkspaceStatus, StoreError> {
+    let repository = repositories.iter().find(|repository| repository.id == row.repository);
+    let generation = match row.current {
+        Some(current) => store.generation(row.id, current)?,
+        None => None,
+    };
+    Ok(WorkspaceStatus {
+        workspace: row.name.clone(),
+        path: row.path.clone(),
+        state: row.state,
+        repository: repository.map_or_else(String::new, |repository| repository.url.clone()),
+        rev: row.rev.clone(),
+        commit: generation.as_ref().map(|generation| generation.commit.0.to_string()),
+        generation: generation.as_ref().map(|generation| generation.generation.0),
+        files: generation.as_ref().map_or(0, |generation| generation.files),
+        hydrated_objects: 0,
+        hydrated_bytes: 0,
+        overlay_entries: 0,
+        queue_depth: 0,
+        inflight_objects: 0,
+        offline: false,
+        last_error: row.last_error.clone(),
+        gitdir: row.admin.clone(),
+    })
+}
+
+/// Distinct blobs below `tree` that are in the store, and their raw bytes.
+pub fn hydrated(store: &Store, tree: gix::ObjectId) -> Result<(u64, u64), IndexError> {
+    let mut seen: HashSet<gix::ObjectId> = HashSet::new();
+    let mut counts = (0, 0);
+    walk::distinct(store, tree, |listing| {
+        let blobs = listing.iter().filter(|entry| entry.kind.is_blob()).map(|entry| entry.id);
+        let fresh: Vec<gix::ObjectId> = blobs.filter(|id| seen.insert(*id)).collect();
+        for size in store.stored_sizes(&fresh)?.into_iter().flatten() {
+            counts.0 += 1;
+            counts.1 += size;
+        }
+        Ok::<(), IndexError>(())
+    })?;
+    Ok(counts)
+}
+
+/// Distinct blobs below `tree` whose size is not known.
+pub fn without_size(store: &Store, tree: gix::ObjectId) -> Result<Vec<gix::ObjectId>, IndexError> {
+    let mut unknown: HashSet<gix::ObjectId> = HashSet::new();
+    walk::distinct(store, tree, |listing| {
+        let blobs: Vec<gix::ObjectId> =
+            listing.iter().filter(|entry| entry.kind.is_blob()).map(|entry| entry.id).collect();
+        let sizes = store.sizes(&blobs)?;
+        unknown.extend(blobs.into_iter().zip(sizes).filter(|(_, size)| size.is_none()).map(|(id, _)| id));
+        Ok::<(), IndexError>(())
+    })?;
+    Ok(unknown.into_iter().collect())
+}

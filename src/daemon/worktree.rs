@@ -1,0 +1,181 @@
+//! The worktree entry of a workspace: HEAD, index and hook in the common gitdir.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use gix::ObjectId;
+
+use super::protocol::{Failure, FailureClass};
+use super::{Daemon, store_failure};
+use crate::git::fsmonitor::{HookTarget, Token};
+use crate::git::gitdir::{self, GitdirError, HeadSpec, WorktreeSpec};
+use crate::git::index_file::{self, ExcludeFile, IndexFileError, IndexSpec, Stat, StatRequest, UntrackedSpec};
+use crate::index::ino::Ino;
+use crate::store::{EntryKind, GenerationRecord, Repository, Store, Workspace};
+use crate::vfs::attr::time_of;
+
+/// The fsmonitor token of a generation.
+pub fn token(record: &GenerationRecord) -> Token {
+    Token { workspace: record.workspace, epoch: 1, generation: record.generation, sequence: 0 }
+}
+
+/// What a failure of the gitdir means for whoever asked.
+pub fn failure(error: &GitdirError) -> Failure {
+    let class = match error {
+        GitdirError::Exists(_) | GitdirError::Locked(_) => FailureClass::Refused,
+        GitdirError::Missing(_) => FailureClass::NotFound,
+        _ => FailureClass::Other,
+    };
+    Failure::new(class, error.to_string())
+}
+
+/// The entry of `row`, if it has one: where HEAD and index are.
+pub fn find(repository: &Repository, row: &Workspace) -> Result<Option<PathBuf>, Failure> {
+    match &row.admin {
+        Some(admin) if admin.join("HEAD").exists() => Ok(Some(admin.clone())),
+        _ => gitdir::find_worktree(&repository.gitdir, &row.path).map_err(|error| failure(&error)),
+    }
+}
+
+/// Removes the entry of `row`; the repository stays.
+pub fn remove(daemon: &Daemon, row: &Workspace) {
+    let repositories = daemon.store.repositories().unwrap_or_default();
+    let Some(repository) = repositories.iter().find(|repository| repository.id == row.repository) else { return };
+    let removed = match find(repository, row) {
+        Ok(Some(admin)) => gitdir::remove_worktree(&repository.gitdir, &admin).map_err(|error| failure(&error)),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = removed {
+        tracing::warn!(workspace = row.name, "worktree entry: {error}");
+    }
+}
+
+/// Makes the entry of `row` fit `record`.
+///
+/// An entry that is there is kept, with whatever the user did to its HEAD,
+/// unless the workspace moves to another commit.
+pub fn write(
+    daemon: &Daemon,
+    repository: &Repository,
+    row: &mut Workspace,
+    record: &GenerationRecord,
+    head: &HeadSpec,
+    moved: bool,
+) -> Result<(), Failure> {
+    let failed = |error| failure(&error);
+    let admin = match find(repository, row)? {
+        Some(admin) if !moved => admin,
+        found => {
+            if let Some(admin) = found {
+                gitdir::remove_worktree(&repository.gitdir, &admin).map_err(failed)?;
+            }
+            add(daemon, repository, row, head)?
+        }
+    };
+    row.admin = Some(admin.clone());
+    daemon.store.put_workspace(row).map_err(|error| store_failure(&error))?;
+    write_index(&daemon.store, repository, row, record, &admin)
+}
+
+fn add(daemon: &Daemon, repository: &Repository, row: &Workspace, head: &HeadSpec) -> Result<PathBuf, Failure> {
+    let binary = std::env::current_exe()
+        .map_err(|error| Failure::new(FailureClass::Other, format!("this program can't be found: {error}")))?;
+    let target = HookTarget { workspace: row.id, socket: daemon.config.socket.clone() };
+    let spec = WorktreeSpec { name: &row.name, mount: &row.path, head, hook: Some((&binary, &target)) };
+    let added = gitdir::add_worktree(&repository.gitdir, &spec).map_err(|error| failure(&error))?;
+    if !added.config_applies {
+        tracing::warn!(
+            gitdir = %repository.gitdir.display(),
+            "extensions.worktreeConfig is off there: git status looks at every file of this workspace"
+        );
+    }
+    tracing::info!(workspace = row.name, head = ?added.head, "worktree added");
+    Ok(added.admin)
+}
+
+/// Writes the index with the stat data the mount reports, so that Git's first look finds nothing to do.
+pub fn write_index(
+    store: &Store,
+    repository: &Repository,
+    row: &Workspace,
+    record: &GenerationRecord,
+    admin: &Path,
+) -> Result<(), Failure> {
+    let user = gitdir::user_settings(&repository.gitdir);
+    let token = token(record).to_string();
+    let seconds = time_of(record.commit_time).duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+    // Numbers of the directories asked for so far, in order: a file's number follows from its directory's.
+    let directories: RefCell<Vec<Ino>> = RefCell::default();
+    let stat = |request: &StatRequest<'_>| {
+        let ino = number(&mut directories.borrow_mut(), request);
+        Stat {
+            ctime: (seconds, 0),
+            mtime: (seconds, 0),
+            ino: low(ino.0),
+            uid: row.uid,
+            gid: row.gid,
+            ..Stat::default()
+        }
+    };
+    let trees = |id: &ObjectId| match store.tree(id) {
+        Ok(Some(listing)) => Ok(listing),
+        Ok(None) => Err(format!("tree {id} is not in the cache").into()),
+        Err(error) => Err(error.into()),
+    };
+    let untracked = UntrackedSpec {
+        worktree: &row.path,
+        info_exclude: ExcludeFile::read(&repository.gitdir.join("info/exclude"), repository_hash(record)),
+        excludes_file: user
+            .excludes_file
+            .as_deref()
+            .map_or_else(ExcludeFile::default, |path| ExcludeFile::read(path, repository_hash(record))),
+        show_all: user.show_all_untracked,
+        // The hook reports every change, so Git need not read an ignore file before something changes beside it.
+        exclude_id: &|_, _| None,
+    };
+    let spec = IndexSpec {
+        object_format: repository_hash(record),
+        root: record.tree.0,
+        trees: &trees,
+        stat: &stat,
+        fsmonitor_token: Some(&token),
+        untracked: Some(untracked),
+        max_paths: index_file::DEFAULT_MAX_PATHS,
+    };
+    let written = index_file::write(admin, &spec).map_err(|error| index_failure(&error))?;
+    if written.omitted > 0 {
+        tracing::warn!(workspace = row.name, names = written.omitted, "names no working tree can hold were left out");
+    }
+    Ok(())
+}
+
+fn number(directories: &mut Vec<Ino>, request: &StatRequest<'_>) -> Ino {
+    let parent = directories.get(request.parent as usize).copied().unwrap_or(Ino::ROOT);
+    let name = request.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let ino = if request.path.is_empty() { Ino::ROOT } else { Ino::of(parent, name, request.kind, request.id) };
+    if request.kind == EntryKind::Directory {
+        directories.push(ino);
+    }
+    ino
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the index keeps the low 32 bits")]
+const fn low(number: u64) -> u32 {
+    number as u32
+}
+
+fn repository_hash(record: &GenerationRecord) -> gix::hash::Kind {
+    record.tree.0.kind()
+}
+
+fn index_failure(error: &IndexFileError) -> Failure {
+    let class = match error {
+        IndexFileError::Locked(_) => FailureClass::Refused,
+        IndexFileError::TooLarge { .. } => FailureClass::Corrupt,
+        _ => FailureClass::Other,
+    };
+    Failure::new(class, error.to_string())
+}

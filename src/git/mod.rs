@@ -1,0 +1,22 @@
+//! Everything that speaks Git.
+//!
+//! To the outside: addresses ([`url`]), byte streams to servers (`transport`),
+//! protocol v2 (`protocol`), the pack stream ([`pack`]), and on top of them the
+//! remote that hydration uses ([`remote`]) and what `mount` fetches once
+//! ([`fetch_commit`]). To stock Git on this machine: the [`gitdir`], the
+//! [`index_file`] and the [`fsmonitor`] hook.
+//!
+//! It refuses to speak older protocols, to write credentials anywhere, and to
+//! hand on an object it did not hash itself.
+
+mod environment;
+pub mod error;
+pub mod fetch_commit;
+pub mod fsmonitor;
+pub mod gitdir;
+pub mod index_file;
+pub mod pack;
+mod protocol;
+pub mod remote;
+mod transport;
+pub mod url;
