@@ -16,24 +16,10 @@ pub(super) struct Arguments {
     /// Stay in the foreground and log to standard error as well
     #[arg(long)]
     foreground: bool,
-
-    /// Be the process that a client has started and detached
-    #[arg(long, hide = true, conflicts_with = "foreground")]
-    detached: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
-    let config = config();
-    if arguments.detached {
-        let config = config?;
-        let ended = crate::daemon::run(&config, false);
-        if let Err(failure) = &ended {
-            // Nobody reads this process's standard error; whoever started it reads this.
-            let _ = leave_start_failure(&config, failure);
-        }
-        return ended.map(|()| ExitCode::SUCCESS);
-    }
-    let config = config?;
+    let config = config()?;
     if arguments.foreground {
         config.create_directories()?;
         return crate::daemon::run(&config, true).map(|()| ExitCode::SUCCESS);
@@ -48,4 +34,17 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Fai
         let what = if already { "is running already" } else { "is running" };
         format!("larder {version} {what}, process {pid}\n")
     })
+}
+
+/// Is the process that a client has started and detached. It is called so by a client only, so it is no flag.
+pub(super) fn run_detached(output: Output) -> ExitCode {
+    let ended = config().and_then(|config| {
+        let ended = crate::daemon::run(&config, false);
+        if let Err(failure) = &ended {
+            // Nobody reads this process's standard error; whoever started it reads this.
+            let _ = leave_start_failure(&config, failure);
+        }
+        ended
+    });
+    ended.map_or_else(|failure| output.failure(&failure), |()| ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! The command line: one file a command, and what they share.
 //!
-//! Owns names, flags, output and exit codes (`docs/CLI` promises them). It
+//! Owns names, flags, output and exit codes, which scripts rely on. It
 //! refuses what can be seen to be wrong without asking the daemon. Only this
 //! layer prints. Invariant: facts go to standard output, everything else to
 //! standard error, and no output error ever panics.
@@ -33,6 +33,7 @@ use clap::error::ErrorKind;
 use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::daemon::client::DETACHED;
 use crate::daemon::protocol::{Failure, FailureClass};
 use output::Output;
 
@@ -82,6 +83,9 @@ pub fn main() -> ExitCode {
     // Git waits for the hook before every command, so it comes before anything that takes time.
     if fsmonitor::is_call(&arguments) {
         return fsmonitor::run(&arguments);
+    }
+    if arguments.get(1..).is_some_and(|rest| rest == DETACHED) {
+        return daemon::run_detached(Output::new(false, false));
     }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,

@@ -155,7 +155,7 @@ fn located(repo: &str) -> Result<String, Failure> {
 fn absolute(dir: &Path, what: &str) -> Result<PathBuf, Failure> {
     let wrong = |why: &dyn std::fmt::Display| {
         Failure::new(FailureClass::Usage, format!("cannot use {what} {}: {why}", dir.display()))
-            .hint("give a path whose parent directory exists")
+            .hint("give a path in a directory that is yours")
     };
     if dir.as_os_str().is_empty() {
         return Err(wrong(&"it is empty"));

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::daemon::protocol::{Failure, WorkspaceStatus};
-use crate::daemon::{status, store_failure};
+use crate::daemon::status;
 use crate::store::{Store, Workspace, WorkspaceState};
 
 /// All workspaces by name; none where there is no store. Nothing is mounted without a daemon.
@@ -10,16 +10,15 @@ pub(super) fn workspaces(config: &Config) -> Result<Vec<WorkspaceStatus>, Failur
     if !config.store_path.exists() {
         return Ok(Vec::new());
     }
-    let failed = |error| store_failure(&error);
-    let store = Store::open_read_only(&config.store_path).map_err(failed)?;
-    let repositories = store.repositories().map_err(failed)?;
+    let store = Store::open_read_only(&config.store_path)?;
+    let repositories = store.repositories()?;
     let mut found = Vec::new();
-    for row in store.workspaces().map_err(failed)? {
+    for row in store.workspaces()? {
         let state = if row.state == WorkspaceState::Failed { row.state } else { WorkspaceState::Unmounted };
         let row = Workspace { state, ..row };
-        let mut status = status::describe(&store, &row, &repositories).map_err(failed)?;
+        let mut status = status::describe(&store, &row, &repositories)?;
         if let Some(current) = row.current
-            && let Some(record) = store.generation(row.id, current).map_err(failed)?
+            && let Some(record) = store.generation(row.id, current)?
         {
             // What a damaged store can't count is shown as not cached.
             let counts = status::hydrated(&store, record.tree.0).unwrap_or_default();

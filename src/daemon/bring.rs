@@ -9,17 +9,17 @@ use bytes::Bytes;
 use gix::ObjectId;
 use gix::objs::Kind;
 
-use super::prepare::{advance, check_cancelled, index_failure, remote_failure};
+use super::Daemon;
+use super::prepare::{advance, check_cancelled};
 use super::protocol::{Failure, FailureClass};
 use super::workspace::Live;
-use super::{Daemon, store_failure, worktree};
 use crate::git::fetch_commit::{CommitRequest, FetchedCommit};
-use crate::git::gitdir::{self, GitdirError, Objects};
+use crate::git::gitdir::{self, Objects};
 use crate::git::pack;
 use crate::git::remote::GitConnection;
 use crate::hydrate::remote::{FailureKind, LargeSink, RemoteError, Sink};
 use crate::index::generation::Commit;
-use crate::index::{IndexError, walk};
+use crate::index::walk;
 use crate::store::{Batch, LargeBlob, Listing, Repository, Store, StoreError, listing_from_git};
 
 /// Trees committed together: one transaction for all but the largest repositories, a few megabytes at most.
@@ -46,17 +46,22 @@ pub fn commit(
         return Ok(commit);
     }
     let fetched = fetch(daemon, live, repository, id, connection)?;
-    counted(&daemon.store, id, fetched.tree, fetched.commit_time)
+    counted(&daemon.store, id, fetched.tree, fetched.commit_time).map_err(|mut failure| {
+        if failure.class == FailureClass::NotFound {
+            // The server promised the whole commit.
+            failure.class = FailureClass::Corrupt;
+        }
+        failure
+    })
 }
 
 /// The commit from the store and the gitdir, when both together have all of it.
 fn from_gitdir(daemon: &Daemon, repository: &Repository, id: ObjectId) -> Result<Option<Commit>, Failure> {
-    let failed = |error: GitdirError| worktree::failure(&error);
-    let objects = Objects::open(&repository.gitdir, id.kind()).map_err(failed)?;
-    if !objects.has_commit(&id).map_err(failed)? {
+    let objects = Objects::open(&repository.gitdir, id.kind())?;
+    if !objects.has_commit(&id)? {
         return Ok(None);
     }
-    let info = objects.commit_info(&id).map_err(failed)?;
+    let info = objects.commit_info(&id)?;
     match counted(&daemon.store, id, info.tree, info.time) {
         Ok(commit) => return Ok(Some(commit)),
         Err(failure) if failure.class != FailureClass::NotFound => return Err(failure),
@@ -70,17 +75,14 @@ fn from_gitdir(daemon: &Daemon, repository: &Repository, id: ObjectId) -> Result
         }
         Ok(())
     });
-    let read = read.map_err(failed)?;
-    daemon.store.commit_durably(batch).map_err(|error| store_failure(&error))?;
+    let read = read?;
+    daemon.store.commit_durably(batch)?;
     if read.missing.is_empty() { counted(&daemon.store, id, info.tree, info.time).map(Some) } else { Ok(None) }
 }
 
 fn counted(store: &Store, id: ObjectId, tree: ObjectId, time: i64) -> Result<Commit, Failure> {
-    match walk::count(store, tree) {
-        Ok(counts) => Ok(Commit { id, tree, time, files: counts.files }),
-        Err(error @ IndexError::MissingTree(_)) => Err(Failure::new(FailureClass::NotFound, error.to_string())),
-        Err(error) => Err(index_failure(&error)),
-    }
+    let counts = walk::count(store, tree)?;
+    Ok(Commit { id, tree, time, files: counts.files })
 }
 
 fn fetch(
@@ -92,7 +94,7 @@ fn fetch(
 ) -> Result<FetchedCommit, Failure> {
     advance(live, "fetching trees", 0, 0);
     let row = live.row();
-    let shallow = gitdir::shallow(&repository.gitdir).map_err(|error| worktree::failure(&error))?;
+    let shallow = gitdir::shallow(&repository.gitdir)?;
     let request = CommitRequest {
         commit: id,
         depth: row.depth,
@@ -114,13 +116,12 @@ fn fetch(
             advance(live, "fetching trees", progress.objects, progress.bytes);
         }
     };
-    let fetched =
-        connection.fetch_commit(&request, &mut arriving, &mut progress).map_err(|error| remote_failure(&error))?;
-    daemon.store.commit_durably(arriving.batch).map_err(|error| store_failure(&error))?;
+    let fetched = connection.fetch_commit(&request, &mut arriving, &mut progress)?;
+    daemon.store.commit_durably(arriving.batch)?;
     check_cancelled(live)?;
     let mut boundary: Vec<ObjectId> = shallow.into_iter().filter(|id| !fetched.unshallow.contains(id)).collect();
     boundary.extend(fetched.shallow.iter().copied());
-    gitdir::set_shallow(&repository.gitdir, &boundary).map_err(|error| worktree::failure(&error))?;
+    gitdir::set_shallow(&repository.gitdir, &boundary)?;
     tracing::info!(commit = %id, trees = fetched.trees, bytes = fetched.bytes, "fetched");
     Ok(fetched)
 }

@@ -12,7 +12,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::protocol::{Answer, Failure, FailureClass, MountRequest};
 use super::workspace::Live;
-use super::{Daemon, mounting, prepare, server, status, store_failure, worktree};
+use super::{Daemon, mounting, prepare, server, status, worktree};
 use crate::git::url::RepoUrl;
 use crate::store::{ObjectIdText, Workspace, WorkspaceId, WorkspaceState};
 
@@ -51,7 +51,7 @@ impl Daemon {
         write: &mut OwnedWriteHalf,
     ) -> Result<Answer, Failure> {
         request.path = mounting::canonical(&request.path);
-        let url = RepoUrl::parse(&request.repository).map_err(|error| prepare::url_failure(&error))?;
+        let url = RepoUrl::parse(&request.repository)?;
         let live = {
             let (daemon, request, url) = (Arc::clone(self), request.clone(), url.clone());
             blocking(move || daemon.admit(&request, &url)).await?
@@ -79,7 +79,7 @@ impl Daemon {
             let point = MountPoint::create(&row.path)?;
             let prepared = prepare::prepare(&daemon, &live, &job, resolved).and_then(|shown| {
                 live.open(shown);
-                live.update(&daemon.store, |row| row.mounted = true).map_err(|error| store_failure(&error))?;
+                live.update(&daemon.store, |row| row.mounted = true)?;
                 live.mount(&daemon.config.settings, daemon.runtime.clone())
             });
             if let Err(failure) = prepared {
@@ -98,7 +98,7 @@ impl Daemon {
             let point = MountPoint::create(&mounting.path())?;
             let mounted = mounting
                 .update(&daemon.store, |row| row.mounted = true)
-                .map_err(|error| store_failure(&error))
+                .map_err(Failure::from)
                 .and_then(|()| mounting.mount(&daemon.config.settings, daemon.runtime.clone()));
             mounted.inspect_err(|_| point.remove())
         })
@@ -153,9 +153,7 @@ impl Daemon {
         self.runtime.spawn(async move {
             let tree = shown.view.generation().tree.0;
             let unknown =
-                blocking(move || status::without_size(&store, tree).map_err(|error| prepare::index_failure(&error)))
-                    .await
-                    .unwrap_or_default();
+                blocking(move || status::without_size(&store, tree).map_err(Failure::from)).await.unwrap_or_default();
             for some in unknown.chunks(SIZE_QUERY_LIMIT) {
                 if let Err(error) = shown.hydrator.sizes(some.to_vec()).await {
                     tracing::info!("sizes are not known ahead: {error}");
@@ -183,7 +181,7 @@ impl Daemon {
             WorkspaceState::Failed | WorkspaceState::Preparing => {}
         }
         let job = self.job_of(&live)?;
-        live.update(&self.store, |row| row.state = WorkspaceState::Preparing).map_err(|error| store_failure(&error))?;
+        live.update(&self.store, |row| row.state = WorkspaceState::Preparing)?;
         let (daemon, preparing) = (Arc::clone(self), Arc::clone(&live));
         let work = blocking(move || daemon.prepare_mounted(&preparing, &job));
         server::with_progress(live.progress(), read, write, || {}, work).await?;
@@ -196,15 +194,13 @@ impl Daemon {
         live.cancel();
         self.take_down(&live, force)?;
         let id = live.row().id;
-        let keep = |error| store_failure(&error);
         live.update(&self.store, |row| {
             row.mounted = false;
             row.state = WorkspaceState::Unmounted;
-        })
-        .map_err(keep)?;
+        })?;
         if purge {
             worktree::remove(self, &live.row());
-            self.store.remove_workspace(id).map_err(keep)?;
+            self.store.remove_workspace(id)?;
         }
         self.workspaces.lock().remove(&id);
         self.drop_idle_hydrator(live.row().repository);
@@ -241,7 +237,7 @@ impl Daemon {
     pub(super) async fn restore(self: Arc<Self>) {
         let daemon = Arc::clone(&self);
         let restored = blocking(move || {
-            let rows = daemon.store.workspaces().map_err(|error| store_failure(&error))?;
+            let rows = daemon.store.workspaces()?;
             for row in rows.into_iter().filter(|row| row.mounted) {
                 let name = row.name.clone();
                 if let Err(failure) = daemon.restore_one(row) {
@@ -259,7 +255,7 @@ impl Daemon {
     fn restore_one(self: &Arc<Self>, row: Workspace) -> Result<(), Failure> {
         mounting::clear_stale(&row.path)?;
         MountPoint::create(&row.path)?;
-        let live = Live::new(row.clone(), self.store.clone(), Arc::clone(&self.metrics));
+        let live = Live::new(row.clone(), self.store.clone(), Arc::clone(&self.metrics), self.config.home.clone());
         match row.state {
             WorkspaceState::Ready | WorkspaceState::Unmounted => {
                 let shown = prepare::reopen(self, &live)?;
@@ -283,7 +279,7 @@ impl Daemon {
         let all = self.all();
         let paths: Vec<PathBuf> = all.iter().map(|live| live.path()).collect();
         mounting::check(&request.path, &paths)?;
-        let rows = self.store.workspaces().map_err(|error| store_failure(&error))?;
+        let rows = self.store.workspaces()?;
         let repository = prepare::repository(self, url, request.gitdir.as_deref())?;
         let require_commit = match &request.require_commit {
             Some(text) => Some(ObjectIdText(gix::ObjectId::from_hex(text.as_bytes()).map_err(|_| {
@@ -304,12 +300,13 @@ impl Daemon {
         let row = Workspace {
             id: match again {
                 Some(row) => row.id,
-                None => self.store.next_workspace_id().map_err(|error| store_failure(&error))?,
+                None => self.store.next_workspace_id()?,
             },
             name,
             path: request.path.clone(),
             repository: repository.id,
             rev: request.rev.clone(),
+            reference: None,
             require_commit,
             depth: request.depth,
             state: WorkspaceState::Preparing,
@@ -321,7 +318,7 @@ impl Daemon {
             admin: again.and_then(|row| row.admin.clone()),
             mounted: false,
         };
-        let live = Live::new(row, self.store.clone(), Arc::clone(&self.metrics));
+        let live = Live::new(row, self.store.clone(), Arc::clone(&self.metrics), self.config.home.clone());
         let mut workspaces = self.workspaces.lock();
         // Somebody may have been admitted meanwhile.
         let paths: Vec<PathBuf> = workspaces.values().map(|other| other.path()).collect();
@@ -390,13 +387,13 @@ impl Daemon {
 
     fn job_of(&self, live: &Live) -> Result<prepare::Job, Failure> {
         let row = live.row();
-        let repositories = self.store.repositories().map_err(|error| store_failure(&error))?;
+        let repositories = self.store.repositories()?;
         let repository =
             repositories.into_iter().find(|repository| repository.id == row.repository).ok_or_else(|| {
                 Failure::new(FailureClass::Corrupt, format!("workspace {} names an unknown repository", row.name))
             })?;
         Ok(prepare::Job {
-            url: RepoUrl::parse(&repository.url).map_err(|error| prepare::url_failure(&error))?,
+            url: RepoUrl::parse(&repository.url)?,
             environment: Vec::new(),
             gitdir: repository.external_gitdir.then_some(repository.gitdir),
         })

@@ -7,6 +7,7 @@
 
 pub mod bring;
 pub mod client;
+pub mod failure;
 pub mod hook;
 pub mod lifecycle;
 pub mod log;
@@ -30,7 +31,7 @@ use tokio::sync::Notify;
 use crate::config::Config;
 use crate::hydrate::Hydrator;
 use crate::metrics::Metrics;
-use crate::store::{RepositoryId, Store, StoreErrorKind, StoreOptions, WorkspaceId};
+use crate::store::{RepositoryId, Store, StoreOptions, WorkspaceId};
 use crate::vfs::fuse::Mounted;
 use protocol::{Failure, FailureClass};
 use workspace::Live;
@@ -67,15 +68,13 @@ pub fn run(config: &Config, foreground: bool) -> Result<(), Failure> {
     let outcome = start(config);
     if let Err(failure) = &outcome {
         tracing::error!("{failure}");
-        // For the client that started this daemon and waits for it.
-        let _ = client::leave_start_failure(config, failure);
     }
     outcome
 }
 
 fn start(config: &Config) -> Result<(), Failure> {
     let options = StoreOptions { cache_bytes: config.settings.store.cache_bytes };
-    let store = Store::open(&config.store_path, &options).map_err(|error| store_failure(&error))?;
+    let store = Store::open(&config.store_path, &options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         // Preparations and status walks; more at once would only wait for the store.
@@ -144,20 +143,5 @@ impl Daemon {
 
     fn all(&self) -> Vec<Arc<Live>> {
         self.workspaces.lock().values().cloned().collect()
-    }
-}
-
-/// What a store's failure means for whoever asked.
-pub fn store_failure(error: &crate::store::StoreError) -> Failure {
-    let text = error.to_string();
-    match error.kind {
-        StoreErrorKind::Busy => Failure::new(FailureClass::Refused, text)
-            .hint("another larder daemon uses this LARDER_HOME; `larder shutdown` ends it"),
-        StoreErrorKind::Newer => {
-            Failure::new(FailureClass::Refused, text).hint("use the newer larder, or another LARDER_HOME")
-        }
-        StoreErrorKind::Corrupt => Failure::new(FailureClass::Corrupt, text),
-        StoreErrorKind::Full => Failure::new(FailureClass::Other, text).hint("free disk space, then try again"),
-        StoreErrorKind::Io | StoreErrorKind::Poisoned => Failure::new(FailureClass::Other, text),
     }
 }

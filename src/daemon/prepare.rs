@@ -12,13 +12,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::protocol::{Failure, FailureClass, Progress};
 use super::workspace::Live;
-use super::{Daemon, bring, store_failure, worktree};
+use super::{Daemon, bring, worktree};
 use crate::git::gitdir::{self, BranchRecorded, GitdirSpec, HeadSpec};
 use crate::git::remote::{ConnectOptions, GitConnection, GitRemote, Resolved};
-use crate::git::url::{RepoUrl, UrlError};
+use crate::git::url::RepoUrl;
 use crate::hydrate::remote::Connection;
-use crate::hydrate::{FailureKind, HydrateSettings, Hydrator, RemoteError};
-use crate::index::IndexError;
+use crate::hydrate::{HydrateSettings, Hydrator};
 use crate::index::generation;
 use crate::index::view::View;
 use crate::store::{Depth, GenerationRecord, Repository, Workspace};
@@ -48,9 +47,9 @@ pub struct Answered {
 
 /// The repository of `url`: known, or new with a number of its own. A gitdir prepared elsewhere is one of its own.
 pub fn repository(daemon: &Daemon, url: &RepoUrl, gitdir: Option<&Path>) -> Result<Repository, Failure> {
-    let known = daemon.store.repositories().map_err(|error| store_failure(&error))?;
+    let known = daemon.store.repositories()?;
     let gitdir = match gitdir {
-        Some(path) => Some(gitdir::probe(path).map_err(|error| worktree::failure(&error))?.common),
+        Some(path) => Some(gitdir::probe(path)?.common),
         None => None,
     };
     let key = url.key();
@@ -61,11 +60,11 @@ pub fn repository(daemon: &Daemon, url: &RepoUrl, gitdir: Option<&Path>) -> Resu
     if let Some(repository) = known.iter().find(same) {
         return Ok(repository.clone());
     }
-    let id = daemon.store.next_repository_id().map_err(|error| store_failure(&error))?;
+    let id = daemon.store.next_repository_id()?;
     let own = || daemon.config.home.join("repositories").join(format!("{}.git", id.0));
     let external_gitdir = gitdir.is_some();
     let repository = Repository { id, url: url.display(), gitdir: gitdir.unwrap_or_else(own), external_gitdir };
-    daemon.store.put_repository(&repository).map_err(|error| store_failure(&error))?;
+    daemon.store.put_repository(&repository)?;
     Ok(repository)
 }
 
@@ -74,8 +73,8 @@ pub fn resolve(daemon: &Daemon, live: &Live, job: &Job) -> Result<Answered, Fail
     advance(live, "connecting", 0, 0);
     let row = live.row();
     let remote = GitRemote::new(job.url.clone(), options(daemon, job.environment.clone(), job.gitdir.clone()));
-    let mut connection = remote.open().map_err(|error| remote_failure(&error))?;
-    let resolved = connection.resolve(row.rev.as_deref()).map_err(|error| remote_failure(&error))?;
+    let mut connection = remote.open()?;
+    let resolved = connection.resolve(row.rev.as_deref())?;
     if let Some(required) = row.require_commit
         && required.0 != resolved.commit
     {
@@ -107,8 +106,8 @@ pub fn prepare(daemon: &Daemon, live: &Arc<Live>, job: &Job, answered: Answered)
     advance(live, "writing the index", 0, 0);
     let before = row.current;
     row.repository = repository.id;
-    let record =
-        generation::publish(&daemon.store, &mut row, &commit, "mount", now()).map_err(|error| index_failure(&error))?;
+    row.reference.clone_from(&resolved.reference);
+    let record = generation::publish(&daemon.store, &mut row, &commit, "mount", now())?;
     let head = record_head(&repository, &row, &resolved)?;
     let moved = before != Some(record.generation);
     worktree::write(daemon, &repository, &mut row, &record, &head, moved)?;
@@ -124,11 +123,11 @@ pub fn reopen(daemon: &Daemon, live: &Live) -> Result<Shown, Failure> {
     let missing = |row: &Workspace, what: &str| {
         Failure::new(FailureClass::Corrupt, format!("workspace {} has no {what}", row.name))
     };
-    let repositories = daemon.store.repositories().map_err(|error| store_failure(&error))?;
+    let repositories = daemon.store.repositories()?;
     let repository = repositories.into_iter().find(|repository| repository.id == row.repository);
     let repository = repository.ok_or_else(|| missing(&row, "repository"))?;
     let record = match row.current {
-        Some(current) => daemon.store.generation(row.id, current).map_err(|error| store_failure(&error))?,
+        Some(current) => daemon.store.generation(row.id, current)?,
         None => None,
     };
     let record = record.ok_or_else(|| missing(&row, "generation"))?;
@@ -139,7 +138,7 @@ pub fn reopen(daemon: &Daemon, live: &Live) -> Result<Shown, Failure> {
             worktree::write(daemon, &repository, &mut row, &record, &head, false)?;
         }
     }
-    let url = RepoUrl::parse(&repository.url).map_err(|error| url_failure(&error))?;
+    let url = RepoUrl::parse(&repository.url)?;
     let remote = GitRemote::new(url, options(daemon, Vec::new(), Some(repository.gitdir.clone())));
     let hydrator = hydrator(daemon, &repository, remote, None);
     let shown = show(daemon, &row, record, hydrator)?;
@@ -183,7 +182,7 @@ fn ensure_gitdir(
         partial: connection.abilities().filter,
         shallow: &[],
     };
-    gitdir::create(&repository.gitdir, &spec).map_err(|error| worktree::failure(&error))
+    gitdir::create(&repository.gitdir, &spec).map_err(Failure::from)
 }
 
 /// The branch that was asked for, or that the remote's HEAD is on.
@@ -193,7 +192,6 @@ fn branch_of(resolved: &Resolved) -> Option<&str> {
 
 /// Records the remote's ref in the gitdir, and says what HEAD is to be.
 fn record_head(repository: &Repository, row: &Workspace, resolved: &Resolved) -> Result<HeadSpec, Failure> {
-    let failed = |error| worktree::failure(&error);
     let common = &repository.gitdir;
     let detached = HeadSpec::Detached(resolved.commit);
     if repository.external_gitdir {
@@ -202,16 +200,16 @@ fn record_head(repository: &Repository, row: &Workspace, resolved: &Resolved) ->
             .map_or(detached, |name| HeadSpec::Branch { name: name.to_owned(), commit: resolved.commit }));
     }
     if let Some(name) = branch_of(resolved) {
-        if let BranchRecorded::Kept(at) = gitdir::record_branch(common, name, resolved.commit).map_err(failed)? {
+        if let BranchRecorded::Kept(at) = gitdir::record_branch(common, name, resolved.commit)? {
             tracing::info!(branch = name, %at, "the local branch stays where the user has it");
         }
         if row.rev.is_none() {
-            gitdir::set_remote_head(common, name).map_err(failed)?;
+            gitdir::set_remote_head(common, name)?;
         }
         return Ok(HeadSpec::Branch { name: name.to_owned(), commit: resolved.commit });
     }
     if let Some(tag) = resolved.reference.as_deref().filter(|name| name.starts_with("refs/tags/")) {
-        gitdir::set_ref(common, tag, resolved.commit).map_err(failed)?;
+        gitdir::set_ref(common, tag, resolved.commit)?;
     }
     Ok(detached)
 }
@@ -253,35 +251,6 @@ pub fn advance(live: &Live, phase: &str, objects: u64, bytes: u64) {
 /// Fails when the client went away or the workspace is being unmounted.
 pub fn check_cancelled(live: &Live) -> Result<(), Failure> {
     if live.cancelled() { Err(Failure::new(FailureClass::Other, "cancelled; nothing was published")) } else { Ok(()) }
-}
-
-/// What a remote's failure means for whoever asked.
-pub fn remote_failure(error: &RemoteError) -> Failure {
-    let text = error.to_string();
-    match error.kind {
-        FailureKind::Offline | FailureKind::Transient => Failure::new(FailureClass::Remote, text)
-            .hint("check the address and the network; what is cached stays readable"),
-        FailureKind::Denied => Failure::new(FailureClass::Remote, text)
-            .hint("check that `git ls-remote` works with your credentials; larder uses Git's helpers and ssh's keys"),
-        FailureKind::Missing => Failure::new(FailureClass::NotFound, text),
-        FailureKind::Corrupt => Failure::new(FailureClass::Corrupt, text),
-        FailureKind::Unsupported => Failure::new(FailureClass::Remote, text)
-            .hint("a server without filters sends everything: --allow-full accepts it"),
-        FailureKind::Local => Failure::new(FailureClass::Other, text),
-    }
-}
-
-/// What is wrong with an address.
-pub fn url_failure(error: &UrlError) -> Failure {
-    Failure::new(FailureClass::Usage, error.to_string())
-}
-
-/// What a failure of the index layer means for whoever asked.
-pub fn index_failure(error: &IndexError) -> Failure {
-    match error {
-        IndexError::Store(error) => store_failure(error),
-        IndexError::MissingTree(_) => Failure::new(FailureClass::Corrupt, error.to_string()),
-    }
 }
 
 fn now() -> i64 {

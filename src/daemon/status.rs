@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::protocol::{Answer, Failure, FailureClass, Wait, WorkspaceStatus};
 use super::workspace::Live;
-use super::{Daemon, store_failure, worktree};
+use super::{Daemon, worktree};
 use crate::git::fsmonitor::Token;
 use crate::hydrate::Place;
 use crate::index::{IndexError, walk};
@@ -15,19 +15,19 @@ use crate::store::{Repository, Store, StoreError, Workspace, WorkspaceState};
 impl Daemon {
     /// Every workspace that is known, mounted or not, by name; without counting what is cached.
     pub fn list(&self) -> Result<Vec<WorkspaceStatus>, Failure> {
-        let known = self.store.workspaces().map_err(|error| store_failure(&error))?;
-        let repositories = self.store.repositories().map_err(|error| store_failure(&error))?;
+        let known = self.store.workspaces()?;
+        let repositories = self.store.repositories()?;
         let mut rows: Vec<WorkspaceStatus> = Vec::new();
         let live = self.all();
         for row in known {
             if !live.iter().any(|live| live.row().id == row.id) {
                 let row = Workspace { state: WorkspaceState::Unmounted, ..row };
-                rows.push(describe(&self.store, &row, &repositories).map_err(|error| store_failure(&error))?);
+                rows.push(describe(&self.store, &row, &repositories)?);
             }
         }
         for live in live {
             let row = Workspace { state: live.state(), ..live.row() };
-            rows.push(describe(&self.store, &row, &repositories).map_err(|error| store_failure(&error))?);
+            rows.push(describe(&self.store, &row, &repositories)?);
         }
         rows.sort_by(|a, b| a.workspace.cmp(&b.workspace));
         Ok(rows)
@@ -61,9 +61,9 @@ impl Daemon {
 
     /// Everything about one live workspace.
     pub(super) fn status_of(&self, live: &Live) -> Result<WorkspaceStatus, Failure> {
-        let repositories = self.store.repositories().map_err(|error| store_failure(&error))?;
+        let repositories = self.store.repositories()?;
         let row = Workspace { state: live.state(), ..live.row() };
-        let mut status = describe(&self.store, &row, &repositories).map_err(|error| store_failure(&error))?;
+        let mut status = describe(&self.store, &row, &repositories)?;
         if let Some(shown) = live.shown() {
             let tree = shown.view.generation().tree.0;
             (status.hydrated_objects, status.hydrated_bytes) =
@@ -130,7 +130,7 @@ pub fn describe(store: &Store, row: &Workspace, repositories: &[Repository]) -> 
         path: row.path.clone(),
         state: row.state,
         repository: repository.map_or_else(String::new, |repository| repository.url.clone()),
-        rev: row.rev.clone(),
+        rev: row.rev.clone().or_else(|| row.reference.as_deref().map(short_name)),
         commit: generation.as_ref().map(|generation| generation.commit.0.to_string()),
         generation: generation.as_ref().map(|generation| generation.generation.0),
         files: generation.as_ref().map_or(0, |generation| generation.files),
@@ -143,6 +143,12 @@ pub fn describe(store: &Store, row: &Workspace, repositories: &[Repository]) -> 
         last_error: row.last_error.clone(),
         gitdir: row.admin.clone(),
     })
+}
+
+/// A ref as people call it.
+fn short_name(reference: &str) -> String {
+    let prefixes = ["refs/heads/", "refs/tags/", "refs/"];
+    prefixes.iter().find_map(|prefix| reference.strip_prefix(prefix)).unwrap_or(reference).to_owned()
 }
 
 /// Distinct blobs below `tree` that are in the store, and their raw bytes.

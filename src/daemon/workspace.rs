@@ -33,10 +33,10 @@ pub struct Live {
 
 impl Live {
     /// A workspace that is not mounted yet and whose gate is closed.
-    pub fn new(row: Workspace, store: Store, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(row: Workspace, store: Store, metrics: Arc<Metrics>, home: PathBuf) -> Arc<Self> {
         let (gate, opened) = watch::channel(Gate::Preparing);
         let owner = Owner { uid: row.uid, gid: row.gid };
-        let fs = Arc::new(Fs::new(store, metrics, opened, owner));
+        let fs = Arc::new(Fs::new(store, metrics, opened, owner, home));
         Arc::new(Self {
             row: Mutex::new(row),
             gate,

@@ -6,11 +6,11 @@ use std::time::UNIX_EPOCH;
 
 use gix::ObjectId;
 
+use super::Daemon;
 use super::protocol::{Failure, FailureClass};
-use super::{Daemon, store_failure};
 use crate::git::fsmonitor::{HookTarget, Token};
-use crate::git::gitdir::{self, GitdirError, HeadSpec, WorktreeSpec};
-use crate::git::index_file::{self, ExcludeFile, IndexFileError, IndexSpec, Stat, StatRequest, UntrackedSpec};
+use crate::git::gitdir::{self, HeadSpec, WorktreeSpec};
+use crate::git::index_file::{self, ExcludeFile, IndexSpec, Stat, StatRequest, UntrackedSpec};
 use crate::index::ino::Ino;
 use crate::store::{EntryKind, GenerationRecord, Repository, Store, Workspace};
 use crate::vfs::attr::time_of;
@@ -20,21 +20,11 @@ pub fn token(record: &GenerationRecord) -> Token {
     Token { workspace: record.workspace, epoch: 1, generation: record.generation, sequence: 0 }
 }
 
-/// What a failure of the gitdir means for whoever asked.
-pub fn failure(error: &GitdirError) -> Failure {
-    let class = match error {
-        GitdirError::Exists(_) | GitdirError::Locked(_) => FailureClass::Refused,
-        GitdirError::Missing(_) => FailureClass::NotFound,
-        _ => FailureClass::Other,
-    };
-    Failure::new(class, error.to_string())
-}
-
 /// The entry of `row`, if it has one: where HEAD and index are.
 pub fn find(repository: &Repository, row: &Workspace) -> Result<Option<PathBuf>, Failure> {
     match &row.admin {
         Some(admin) if admin.join("HEAD").exists() => Ok(Some(admin.clone())),
-        _ => gitdir::find_worktree(&repository.gitdir, &row.path).map_err(|error| failure(&error)),
+        _ => gitdir::find_worktree(&repository.gitdir, &row.path).map_err(Failure::from),
     }
 }
 
@@ -43,7 +33,7 @@ pub fn remove(daemon: &Daemon, row: &Workspace) {
     let repositories = daemon.store.repositories().unwrap_or_default();
     let Some(repository) = repositories.iter().find(|repository| repository.id == row.repository) else { return };
     let removed = match find(repository, row) {
-        Ok(Some(admin)) => gitdir::remove_worktree(&repository.gitdir, &admin).map_err(|error| failure(&error)),
+        Ok(Some(admin)) => gitdir::remove_worktree(&repository.gitdir, &admin).map_err(Failure::from),
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
@@ -64,18 +54,17 @@ pub fn write(
     head: &HeadSpec,
     moved: bool,
 ) -> Result<(), Failure> {
-    let failed = |error| failure(&error);
     let admin = match find(repository, row)? {
         Some(admin) if !moved => admin,
         found => {
             if let Some(admin) = found {
-                gitdir::remove_worktree(&repository.gitdir, &admin).map_err(failed)?;
+                gitdir::remove_worktree(&repository.gitdir, &admin)?;
             }
             add(daemon, repository, row, head)?
         }
     };
     row.admin = Some(admin.clone());
-    daemon.store.put_workspace(row).map_err(|error| store_failure(&error))?;
+    daemon.store.put_workspace(row)?;
     write_index(&daemon.store, repository, row, record, &admin)
 }
 
@@ -84,7 +73,7 @@ fn add(daemon: &Daemon, repository: &Repository, row: &Workspace, head: &HeadSpe
         .map_err(|error| Failure::new(FailureClass::Other, format!("this program can't be found: {error}")))?;
     let target = HookTarget { workspace: row.id, socket: daemon.config.socket.clone() };
     let spec = WorktreeSpec { name: &row.name, mount: &row.path, head, hook: Some((&binary, &target)) };
-    let added = gitdir::add_worktree(&repository.gitdir, &spec).map_err(|error| failure(&error))?;
+    let added = gitdir::add_worktree(&repository.gitdir, &spec)?;
     if !added.config_applies {
         tracing::warn!(
             gitdir = %repository.gitdir.display(),
@@ -145,7 +134,7 @@ pub fn write_index(
         untracked: Some(untracked),
         max_paths: index_file::DEFAULT_MAX_PATHS,
     };
-    let written = index_file::write(admin, &spec).map_err(|error| index_failure(&error))?;
+    let written = index_file::write(admin, &spec)?;
     if written.omitted > 0 {
         tracing::warn!(workspace = row.name, names = written.omitted, "names no working tree can hold were left out");
     }
@@ -169,13 +158,4 @@ const fn low(number: u64) -> u32 {
 
 fn repository_hash(record: &GenerationRecord) -> gix::hash::Kind {
     record.tree.0.kind()
-}
-
-fn index_failure(error: &IndexFileError) -> Failure {
-    let class = match error {
-        IndexFileError::Locked(_) => FailureClass::Refused,
-        IndexFileError::TooLarge { .. } => FailureClass::Corrupt,
-        _ => FailureClass::Other,
-    };
-    Failure::new(class, error.to_string())
 }

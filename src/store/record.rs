@@ -70,6 +70,9 @@ pub struct Workspace {
     pub repository: RepositoryId,
     /// The revision asked for; `None` is the remote's HEAD.
     pub rev: Option<String>,
+    /// The full name of the ref that `rev` turned out to be, if it was one.
+    #[serde(default)]
+    pub reference: Option<String>,
     /// The commit the revision must resolve to, when one was demanded.
     pub require_commit: Option<ObjectIdText>,
     /// History to fetch.

@@ -265,7 +265,14 @@ impl Filesystem for Adapter {
             Ok(Some(shown)) => shown.view.generation().files,
             _ => 0,
         };
-        reply.statfs(0, 0, 0, files, 0, 4096, 255, 4096);
+        match self.fs.disk() {
+            Ok(disk) => {
+                let (size, fragment) = (u32::try_from(disk.f_bsize), u32::try_from(disk.f_frsize));
+                let (size, fragment) = (size.unwrap_or(4096), fragment.unwrap_or(4096));
+                reply.statfs(disk.f_blocks, disk.f_bfree, disk.f_bavail, files, 0, size, 255, fragment);
+            }
+            Err(errno) => reply.error(errno.into()),
+        }
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

@@ -128,12 +128,14 @@ pub struct Fs {
     inodes: Inodes,
     gate: watch::Receiver<Gate>,
     owner: Owner,
+    // Where the cache is: its disk is what `df` is told.
+    home: PathBuf,
 }
 
 impl Fs {
     /// The filesystem that `gate` opens.
-    pub fn new(store: Store, metrics: Arc<Metrics>, gate: watch::Receiver<Gate>, owner: Owner) -> Self {
-        Self { store, metrics, inodes: Inodes::new(What::Gitfile), gate, owner }
+    pub fn new(store: Store, metrics: Arc<Metrics>, gate: watch::Receiver<Gate>, owner: Owner, home: PathBuf) -> Self {
+        Self { store, metrics, inodes: Inodes::new(What::Gitfile), gate, owner, home }
     }
 
     /// Who owns everything.
@@ -447,6 +449,11 @@ impl Fs {
             What::Gitfile => Ok(b""),
             _ => Ok(XATTRS),
         }
+    }
+
+    /// The disk that holds the cache: what is free there is what can still be hydrated.
+    pub fn disk(&self) -> Result<rustix::fs::StatVfs, Errno> {
+        rustix::fs::statvfs(&self.home).map_err(|error| Errno(error.raw_os_error()))
     }
 
     /// Inodes the kernel knows.

@@ -58,12 +58,12 @@ fn stale(path: &Path) -> Option<Finding> {
         Some(Err(Errno::NOTCONN | Errno::CONNABORTED)) => Some(Finding::warning(
             format!("mount {path}"),
             "its daemon is gone",
-            format!("the next `larder mount` or `larder daemon` cleans it up, or `fusermount3 -uz {path}`"),
+            format!("the next `larder mount` or `larder daemon` cleans it up, or `fusermount3 -uz '{path}'`"),
         )),
         None => Some(Finding::error(
             format!("mount {path}"),
             "its daemon does not answer",
-            format!("end that daemon, then `fusermount3 -uz {path}`"),
+            format!("end that daemon, then `fusermount3 -uz '{path}'`"),
         )),
         Some(_) => None,
     }

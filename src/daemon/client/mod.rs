@@ -1,6 +1,6 @@
 //! The client's end of the control socket: finding the daemon, starting it, asking it.
 //!
-//! [`socket`] holds what both ends share, [`start`] how a daemon comes to be.
+//! `socket` holds what both ends share, `start` how a daemon comes to be.
 //! Refuses sockets of other users, lines longer than [`MAX_LINE_BYTES`] and
 //! daemons of another protocol version. Invariant: no call waits for ever;
 //! each request has a longest silence.
@@ -20,7 +20,7 @@ use super::protocol::{
 };
 use crate::config::{Config, ConfigError};
 pub use socket::{bind, connect, trusted};
-pub use start::{is_about_one_repository, leave_start_failure};
+pub use start::{DETACHED, is_about_one_repository, leave_start_failure};
 
 /// A ping needs no work at all.
 const PING_SILENCE: Duration = Duration::from_secs(5);

@@ -28,6 +28,9 @@ const LOG_TAIL_LINES: usize = 5;
 /// The file in which a daemon that cannot start leaves its [`Failure`] for the client that started it.
 const START_FAILURE: &str = "start-failure.json";
 
+/// The arguments by which a process knows that a client has started it to be the daemon.
+pub const DETACHED: [&str; 2] = ["daemon", "--detached"];
+
 impl Client {
     /// The running daemon; starts one when there is none and waits until it answers.
     pub fn start(config: &Config) -> Result<Self, Failure> {
@@ -98,7 +101,7 @@ fn spawn(config: &Config) -> Result<Child, Failure> {
     let wrong = |error: io::Error| not_started(config, &error.to_string());
     let program = std::env::current_exe().map_err(wrong)?;
     let mut command = Command::new(program);
-    command.args(["daemon", "--detached"]).current_dir("/");
+    command.args(DETACHED).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // A client may run inside a Git hook or alias; what Git says there is about that repository alone.
     for (name, _) in std::env::vars_os() {

@@ -166,6 +166,15 @@ mod tests {
     }
 
     #[test]
+    fn the_gitdir_decides_over_the_user() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let text = "[core]\n\texcludesFile = /x/ignore\n[status]\n\tshowUntrackedFiles = all\n";
+        std::fs::write(dir.path().join("config"), text).expect("written");
+        let expected = UserSettings { excludes_file: Some("/x/ignore".into()), show_all_untracked: true };
+        assert_eq!(user_settings(dir.path()), expected);
+    }
+
+    #[test]
     fn appends_once() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("config");

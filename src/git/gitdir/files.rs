@@ -29,10 +29,12 @@ impl LockedFile {
         }
     }
 
-    /// Makes `content` the file's content and lets the lock go.
+    /// Makes `content` the file's content and lets the lock go. Flushed before the name moves, as Git does with
+    /// refs: a power cut must not leave an empty one.
     pub(super) fn commit(mut self, content: &[u8]) -> Result<(), GitdirError> {
         let mut file = self.file.take().expect("taken once, by commit");
-        let written = file.write_all(content).and_then(|()| fs::rename(&self.lock, &self.path));
+        let flushed = file.write_all(content).and_then(|()| file.sync_data());
+        let written = flushed.and_then(|()| fs::rename(&self.lock, &self.path));
         if written.is_err() {
             let _ = fs::remove_file(&self.lock);
         }
@@ -72,12 +74,11 @@ pub(super) fn rename_to_free_name(from: &Path, to: &Path) -> Result<(), GitdirEr
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::EXIST) => Err(GitdirError::Exists(to.to_owned())),
         // A file system without that flag: a plain rename still refuses everything but an empty directory.
         Err(rustix::io::Errno::INVAL) if to.symlink_metadata().is_err() => {
             fs::rename(from, to).map_err(GitdirError::io(to))
         }
-        Err(rustix::io::Errno::INVAL) => Err(GitdirError::Exists(to.to_owned())),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::EXIST) => Err(GitdirError::Exists(to.to_owned())),
         Err(error) => Err(GitdirError::io(to)(error.into())),
     }
 }

@@ -12,6 +12,7 @@ use gix::hash::Kind;
 use gix::objs::{CommitRef, Find, Kind as ObjectKind, TreeRefIter};
 use gix::odb::Header;
 use gix::odb::pack::cache::DecodeEntry;
+use gix::odb::store::init::Options;
 
 use super::GitdirError;
 use crate::store::{Entry, EntryKind, Listing};
@@ -20,7 +21,7 @@ use crate::store::{Entry, EntryKind, Listing};
 const DELTA_CACHE_BYTES: usize = 16 << 20;
 
 /// Largest commit or tree that is read.
-const OBJECT_BYTES: u64 = 256 << 20;
+const OBJECT_BYTES: usize = 256 << 20;
 
 /// What of a commit a generation needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,8 @@ impl Objects {
     /// Opens `common`, the common gitdir.
     pub fn open(common: &Path, kind: Kind) -> Result<Self, GitdirError> {
         let path = common.join("objects");
-        let mut odb = gix::odb::at(&path, kind).map_err(GitdirError::io(&path))?;
+        let bounded = Options { alloc_limit_bytes: Some(OBJECT_BYTES), ..Options::default() };
+        let mut odb = gix::odb::at_opts(&path, kind, None, bounded).map_err(GitdirError::io(&path))?;
         odb.set_pack_cache(|| Box::new(DeltaBases::default()));
         // Much is missing by intent in a partial gitdir: don't look for new packs at each miss.
         odb.refresh_never();
@@ -129,11 +131,6 @@ impl Objects {
         // Git answers for the empty tree without storing it.
         if kind == ObjectKind::Tree && id.is_empty_tree() {
             return Ok(Some(&[]));
-        }
-        match self.odb.try_header(id).map_err(|error| failed(&error))? {
-            None => return Ok(None),
-            Some(header) if header.size() > OBJECT_BYTES => return Err(failed(&"unreasonably large")),
-            Some(_) => {}
         }
         let Some(data) = self.odb.try_find(id, buffer).map_err(|error| failed(&error))? else {
             return Ok(None);

@@ -294,7 +294,7 @@ mod tests {
             ("@", "workspace"),
             ("", "workspace"),
             ("../../etc", "etc"),
-            ("..", "--"),
+            ("..", "-"),
             ("a@{b", "a@-b"),
         ] {
             assert_eq!(sanitized_name(wished), name, "{wished:?}");

@@ -68,7 +68,7 @@ impl<'a> EntryWriter<'a> {
             self.gitlinks.push(u32::try_from(self.entries).map_err(io::Error::other)?);
         }
         let out = &mut self.buffer;
-        out.extend_from_slice(&stat_bytes(stat, Some(kind.mode().into())));
+        push_stat(out, stat, Some(kind.mode().into()));
         out.extend_from_slice(id.as_bytes());
         let length = u16::try_from(path.len().min(FLAGS_PATH_LENGTH)).expect("at most 0xFFF");
         out.extend_from_slice(&length.to_be_bytes());
@@ -96,33 +96,12 @@ impl<'a> EntryWriter<'a> {
     }
 }
 
-/// Stat data as an entry has it (40 bytes, with its mode), or, without a mode, as `UNTR` has it (36 bytes).
-pub(super) fn stat_bytes(stat: &Stat, mode: Option<u32>) -> impl AsRef<[u8]> + use<> + std::ops::Deref<Target = [u8]> {
-    let mut bytes = StatBytes { bytes: [0; 40], length: 0 };
+/// Appends stat data as an entry has it (40 bytes, with its mode), or, without a mode, as `UNTR` has it (36 bytes).
+pub(super) fn push_stat(out: &mut Vec<u8>, stat: &Stat, mode: Option<u32>) {
     let before = [stat.ctime.0, stat.ctime.1, stat.mtime.0, stat.mtime.1, stat.dev, stat.ino];
     let after = [stat.uid, stat.gid, stat.size];
     for field in before.into_iter().chain(mode).chain(after) {
-        bytes.bytes[bytes.length..bytes.length + 4].copy_from_slice(&field.to_be_bytes());
-        bytes.length += 4;
-    }
-    bytes
-}
-
-struct StatBytes {
-    bytes: [u8; 40],
-    length: usize,
-}
-
-impl std::ops::Deref for StatBytes {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-}
-
-impl AsRef<[u8]> for StatBytes {
-    fn as_ref(&self) -> &[u8] {
-        self
+        out.extend_from_slice(&field.to_be_bytes());
     }
 }
 

@@ -88,7 +88,9 @@ pub(super) fn bitmap(positions: impl IntoIterator<Item = u32>) -> Vec<u8> {
     let mut out = Vec::with_capacity(12 + 8 * ewah.words.len());
     out.extend_from_slice(&bits.to_be_bytes());
     out.extend_from_slice(&count.to_be_bytes());
-    ewah.words.iter().for_each(|word| out.extend_from_slice(&word.to_be_bytes()));
+    for word in &ewah.words {
+        out.extend_from_slice(&word.to_be_bytes());
+    }
     out.extend_from_slice(&marker.to_be_bytes());
     out
 }

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use gix::ObjectId;
 
-use super::entries::{EntriesWritten, stat_bytes, varint};
+use super::entries::{EntriesWritten, push_stat, varint};
 use super::ewah::bitmap;
 use super::walk::{Directories, Directory};
 use super::{ExcludeFile, IndexFileError, IndexSpec, UntrackedSpec};
@@ -47,8 +47,9 @@ struct Children {
 impl Children {
     fn of(directories: &Directories) -> Self {
         let mut starts = vec![0; directories.len() + 1];
-        let rest = || directories.all.iter().enumerate().skip(1);
-        rest().for_each(|(_, directory)| starts[directory.parent as usize + 1] += 1);
+        for directory in directories.all.iter().skip(1) {
+            starts[directory.parent as usize + 1] += 1;
+        }
         for at in 1..starts.len() {
             starts[at] += starts[at - 1];
         }
@@ -120,12 +121,16 @@ fn untracked_cache(
     varint(&mut out, ident.len() as u64);
     out.extend_from_slice(&ident);
     let outside = [&untracked.info_exclude, &untracked.excludes_file];
-    outside.iter().for_each(|file| out.extend_from_slice(&stat_bytes(&file.stat, None)));
+    for file in outside {
+        push_stat(&mut out, &file.stat, None);
+    }
     let flags = if untracked.show_all { 0 } else { NORMAL_FLAGS };
     out.extend_from_slice(&flags.to_be_bytes());
     let null = ObjectId::null(spec.object_format);
     let id_of = |file: &ExcludeFile| file.id.unwrap_or(null);
-    outside.iter().for_each(|file| out.extend_from_slice(id_of(file).as_bytes()));
+    for file in outside {
+        out.extend_from_slice(id_of(file).as_bytes());
+    }
     out.extend_from_slice(b".gitignore\0");
     varint(&mut out, directories.len() as u64);
 
@@ -140,7 +145,7 @@ fn untracked_cache(
             varint(&mut out, children.len() as u64);
             out.extend_from_slice(directories.name(number));
             out.push(0);
-            stats.extend_from_slice(&stat_bytes(&directory.stat, None));
+            push_stat(&mut stats, &directory.stat, None);
             // Git finds a directory without tracked files untracked, looks only whether it holds anything, and
             // marks what it saw on the way as seen by such a look.
             if directory.entries == 0 && number != 0 && !untracked.show_all {

@@ -92,7 +92,7 @@ impl Stat {
 }
 
 /// The path a [`Stat`] is wanted for. A directory is asked for before what it holds; the root, with an empty
-/// path, first of all.
+/// path, first of all. Gitlinks are not asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct StatRequest<'a> {
     /// Relative to the working tree.

@@ -50,10 +50,10 @@ impl Directories {
 
     fn push(&mut self, parent: u32, name: &[u8], id: ObjectId, stat: Stat) -> u32 {
         let number = u32::try_from(self.all.len()).expect("fewer than max_paths, which fits 32 bits");
-        let start = self.names.len();
+        let before = self.names.len();
         self.names.extend_from_slice(name);
-        let name = (start, self.names.len());
-        self.all.push(Directory { parent, name, id, stat, exclude: None, entries: 0, exact: true });
+        let range = (before, self.names.len());
+        self.all.push(Directory { parent, name: range, id, stat, exclude: None, entries: 0, exact: true });
         number
     }
 
@@ -154,7 +154,8 @@ pub(super) fn walk(spec: &IndexSpec<'_>, writer: &mut EntryWriter<'_>) -> Result
         }
         path.extend_from_slice(entry.name);
         let request = StatRequest { path: &path, kind: entry.kind, id: &entry.id, parent, position };
-        let stat = (spec.stat)(&request);
+        // Git compares no stat data of gitlinks, and writes none.
+        let stat = if entry.kind == EntryKind::Gitlink { Stat::default() } else { (spec.stat)(&request) };
         if entry.kind == EntryKind::Directory {
             let (id, number) = (entry.id, directories.push(parent, entry.name, entry.id, stat));
             if stack.len() >= MAX_DEPTH {

@@ -34,6 +34,7 @@ pub fn decode(source: &mut dyn ByteSource, options: Options<'_>, sink: &mut dyn 
     let mut input = Input::new(source, hash, spool, max_bytes);
     input.begin_entry();
     let count = header::pack(&mut input)?;
+    input.end_entry()?;
     let mut decoder = Decoder {
         entries: Vec::with_capacity(ENTRIES_AHEAD.min(count as usize)),
         input,

@@ -187,11 +187,6 @@ impl<'a> SideBand<'a> {
         Self { wire, left: 0, ended: false }
     }
 
-    /// Bytes received on the connection so far.
-    pub(crate) fn bytes_in(&self) -> u64 {
-        self.wire.bytes_in()
-    }
-
     /// Moves to the next packet of band 1; `false` at the end.
     fn advance(&mut self) -> Result<bool, RemoteError> {
         while self.left == 0 && !self.ended {

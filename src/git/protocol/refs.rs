@@ -161,7 +161,8 @@ mod tests {
     fn what_is_not_there_is_missing_and_what_cannot_be_read_corrupt() {
         let kind = |answer: &[&str], rev| ask(answer, rev).expect_err("refused").kind;
         assert_eq!(kind(&[], None), FailureKind::Missing);
-        for rev in ["main", "", "a b", "a\nb", &"f".repeat(64)] {
+        let of_sha256 = "f".repeat(64);
+        for rev in ["main", "", "a b", "a\nb", &of_sha256] {
             assert_eq!(kind(&[], Some(rev)), FailureKind::Missing, "{rev:?}");
         }
         assert_eq!(kind(&["zzz refs/heads/main"], Some("main")), FailureKind::Corrupt);

@@ -273,6 +273,8 @@ fn workspaces_and_generations_are_rows() {
             uid: 1,
             gid: 1,
             allow_full: false,
+            admin: None,
+            reference: None,
             mounted: true,
         };
         for number in [1, 2, 300] {

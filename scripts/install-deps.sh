@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Installs what a purpose needs and this machine lacks; never anything that is there.
+#   install-deps.sh PURPOSE...     build: a C compiler, cargo   demo: git, fusermount3, certificates
+#                                  test: python3, openssl       bench: python3
+#                                  lint: rustfmt and clippy
+set -euo pipefail
+
+missing=()
+need() { command -v "$1" >/dev/null 2>&1 || missing+=("$2"); }
+
+# A minimal Python has no http.server.
+need_python() { python3 -c 'import asyncio, http.server, ssl' 2>/dev/null || missing+=(python3); }
+
+for purpose in "$@"; do
+  case $purpose in
+  build)
+    need cc gcc
+    # gcc alone leaves out the C library's headers.
+    [ -e /usr/include/stdlib.h ] || ! command -v apt-get >/dev/null 2>&1 || missing+=(libc6-dev)
+    command -v cargo >/dev/null 2>&1 || { echo "cargo is missing: install Rust 1.95 or newer (https://rustup.rs), then run this again" >&2; exit 1; }
+    ;;
+  demo)
+    need git git
+    need fusermount3 fuse3
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -d /etc/pki/tls ] || missing+=(ca-certificates)
+    ;;
+  test)
+    need_python
+    need openssl openssl
+    ;;
+  bench)
+    need_python
+    ;;
+  lint)
+    for tool in fmt clippy; do
+      cargo "$tool" --version >/dev/null 2>&1 && continue
+      command -v rustup >/dev/null 2>&1 || { echo "cargo $tool is missing: install the rustfmt and clippy components" >&2; exit 1; }
+      rustup component add rustfmt clippy
+    done
+    ;;
+  *)
+    sed -n '2,5p' "$0" >&2
+    exit 2
+    ;;
+  esac
+done
+
+[ ${#missing[@]} -eq 0 ] && exit 0
+mapfile -t packages < <(printf '%s\n' "${missing[@]}" | sort -u)
+
+if ! command -v apt-get >/dev/null 2>&1; then
+  echo "missing, and no apt-get to install it with: ${packages[*]} (these are Debian's names)" >&2
+  exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null 2>&1 || { echo "missing: ${packages[*]}; run as root: apt-get install ${packages[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+echo "installing ${packages[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}" </dev/null >/dev/null
