@@ -246,9 +246,6 @@ fn one_fault_is_survived() {
         (Fault::Cut, 200_000),
         (Fault::Flip, 2000),
         (Fault::Flip, 200_000),
-        (Fault::Stall, 0),
-        (Fault::Stall, 20),
-        (Fault::Stall, 100_000),
     ];
     for ((fault, after), number) in cases.into_iter().zip(0..) {
         proxy.arm(fault, after, 1);

@@ -1,9 +1,16 @@
 //! What the store knows of the workspaces while no daemon runs.
 
 use crate::config::Config;
+use crate::daemon::mounting::is_stale;
 use crate::daemon::protocol::{Failure, WorkspaceStatus};
 use crate::daemon::status;
 use crate::store::{Store, Workspace, WorkspaceState};
+
+/// Whether a daemon died and left mounts behind: whoever asks about them wants them back.
+pub(super) fn orphaned(config: &Config) -> bool {
+    let rows = || Store::open_read_only(&config.store_path).and_then(|store| store.workspaces());
+    config.store_path.exists() && rows().is_ok_and(|rows| rows.iter().any(|row| row.mounted && is_stale(&row.path)))
+}
 
 /// All workspaces by name; none where there is no store. Nothing is mounted without a daemon.
 pub(super) fn workspaces(config: &Config) -> Result<Vec<WorkspaceStatus>, Failure> {

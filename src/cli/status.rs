@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::output::{Output, grouped, name, sheet};
 use super::{config, resting, target};
+use crate::config::Config;
 use crate::config::quantity::human_bytes;
 use crate::daemon::client::{Client, unexpected};
 use crate::daemon::protocol::{Answer, Failure, FailureClass, Request, WorkspaceStatus};
@@ -46,10 +47,18 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Fai
     })
 }
 
+/// The daemon: the one that runs, or a new one when the last one died and left its mounts behind.
+fn daemon(config: &Config) -> Result<Option<Client>, Failure> {
+    match Client::running(config)? {
+        None if resting::orphaned(config) => Client::start(config).map(Some),
+        running => Ok(running),
+    }
+}
+
 /// What `request` says of all workspaces: from the daemon, or with none running from the store.
 pub(super) fn all(request: Request) -> Result<Vec<WorkspaceStatus>, Failure> {
     let config = config()?;
-    let Some(client) = Client::running(&config)? else {
+    let Some(client) = daemon(&config)? else {
         return resting::workspaces(&config);
     };
     match client.ask(request)? {
@@ -61,7 +70,7 @@ pub(super) fn all(request: Request) -> Result<Vec<WorkspaceStatus>, Failure> {
 /// The workspace that `wanted` means.
 pub(super) fn one(wanted: &str) -> Result<WorkspaceStatus, Failure> {
     let config = config()?;
-    let Some(client) = Client::running(&config)? else {
+    let Some(client) = daemon(&config)? else {
         let workspaces = resting::workspaces(&config)?;
         let found = target::meanings(wanted)?.find_map(|meaning| {
             let named = workspaces.iter().find(|status| status.workspace == meaning);

@@ -10,7 +10,7 @@ use gix::ObjectId;
 use gix::objs::Kind;
 
 use super::Daemon;
-use super::prepare::{advance, check_cancelled};
+use super::prepare::{Attempt, advance, check_cancelled, retried};
 use super::protocol::{Failure, FailureClass};
 use super::workspace::Live;
 use crate::git::fetch_commit::{CommitRequest, FetchedCommit};
@@ -45,7 +45,7 @@ pub fn commit(
     if let Some(commit) = from_gitdir(daemon, repository, id)? {
         return Ok(commit);
     }
-    let fetched = fetch(daemon, live, repository, id, connection)?;
+    let fetched = retried(daemon, live, || fetch(daemon, live, repository, id, connection))?;
     counted(&daemon.store, id, fetched.tree, fetched.commit_time).map_err(|mut failure| {
         if failure.class == FailureClass::NotFound {
             // The server promised the whole commit.
@@ -91,10 +91,10 @@ fn fetch(
     repository: &Repository,
     id: ObjectId,
     connection: &mut GitConnection,
-) -> Result<FetchedCommit, Failure> {
+) -> Result<FetchedCommit, Attempt> {
     advance(live, "fetching trees", 0, 0);
     let row = live.row();
-    let shallow = gitdir::shallow(&repository.gitdir)?;
+    let shallow = gitdir::shallow(&repository.gitdir).map_err(Failure::from)?;
     let request = CommitRequest {
         commit: id,
         depth: row.depth,
@@ -117,11 +117,11 @@ fn fetch(
         }
     };
     let fetched = connection.fetch_commit(&request, &mut arriving, &mut progress)?;
-    daemon.store.commit_durably(arriving.batch)?;
+    daemon.store.commit_durably(arriving.batch).map_err(Failure::from)?;
     check_cancelled(live)?;
     let mut boundary: Vec<ObjectId> = shallow.into_iter().filter(|id| !fetched.unshallow.contains(id)).collect();
     boundary.extend(fetched.shallow.iter().copied());
-    gitdir::set_shallow(&repository.gitdir, &boundary)?;
+    gitdir::set_shallow(&repository.gitdir, &boundary).map_err(Failure::from)?;
     tracing::info!(commit = %id, trees = fetched.trees, bytes = fetched.bytes, "fetched");
     Ok(fetched)
 }

@@ -66,7 +66,10 @@ impl From<GitdirError> for Failure {
     fn from(error: GitdirError) -> Self {
         let class = match error {
             GitdirError::Exists(_) | GitdirError::Locked(_) => FailureClass::Refused,
-            GitdirError::Missing(_) => FailureClass::NotFound,
+            GitdirError::Missing(_) | GitdirError::NotAGitdir { .. } => FailureClass::NotFound,
+            GitdirError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                FailureClass::NotFound
+            }
             _ => FailureClass::Other,
         };
         Self::new(class, error.to_string())

@@ -75,9 +75,17 @@ impl Daemon {
         blocking(move || {
             let row = live.row();
             let _turn = daemon.turn(&job.url);
-            let resolved = prepare::resolve(&daemon, &live, &job)?;
+            let resolved = prepare::resolve(&daemon, &live, &job);
+            let again = match &resolved {
+                Err(failure) => prepare::known_offline(&daemon, &live, failure),
+                Ok(_) => None,
+            };
             let point = MountPoint::create(&row.path)?;
-            let prepared = prepare::prepare(&daemon, &live, &job, resolved).and_then(|shown| {
+            let prepared = match again {
+                Some(shown) => Ok(shown),
+                None => resolved.and_then(|resolved| prepare::prepare(&daemon, &live, &job, resolved)),
+            };
+            let prepared = prepared.and_then(|shown| {
                 live.open(shown);
                 live.update(&daemon.store, |row| row.mounted = true)?;
                 live.mount(&daemon.config.settings, daemon.runtime.clone())
@@ -128,6 +136,9 @@ impl Daemon {
                 Ok(())
             }
             Err(failure) => {
+                if live.cancelled() {
+                    return Err(failure);
+                }
                 tracing::error!(workspace = live.row().name, "preparation failed: {failure}");
                 let noted = live.update(&self.store, |row| {
                     row.state = WorkspaceState::Failed;
@@ -278,7 +289,7 @@ impl Daemon {
     fn admit(&self, request: &MountRequest, url: &RepoUrl) -> Result<Arc<Live>, Failure> {
         let all = self.all();
         let paths: Vec<PathBuf> = all.iter().map(|live| live.path()).collect();
-        mounting::check(&request.path, &paths)?;
+        mounting::check(&request.path, &self.config.home, &paths)?;
         let rows = self.store.workspaces()?;
         let repository = prepare::repository(self, url, request.gitdir.as_deref())?;
         let require_commit = match &request.require_commit {
@@ -322,7 +333,7 @@ impl Daemon {
         let mut workspaces = self.workspaces.lock();
         // Somebody may have been admitted meanwhile.
         let paths: Vec<PathBuf> = workspaces.values().map(|other| other.path()).collect();
-        mounting::check(&request.path, &paths)?;
+        mounting::check(&request.path, &self.config.home, &paths)?;
         workspaces.insert(live.row().id, Arc::clone(&live));
         Ok(live)
     }

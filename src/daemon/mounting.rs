@@ -85,7 +85,7 @@ pub fn canonical(path: &Path) -> PathBuf {
 
 /// Whether `path` can become a mount point: missing, or an empty directory.
 /// `live` are the paths this daemon serves. A stale mount of ours there is taken down.
-pub fn check(path: &Path, live: &[PathBuf]) -> Result<(), Failure> {
+pub fn check(path: &Path, home: &Path, live: &[PathBuf]) -> Result<(), Failure> {
     let refused = |text: String| Failure::new(FailureClass::Refused, text);
     let shown = path.display();
     if live.iter().any(|other| other == path) {
@@ -93,6 +93,10 @@ pub fn check(path: &Path, live: &[PathBuf]) -> Result<(), Failure> {
     }
     if let Some(outer) = live.iter().find(|other| path.starts_with(other)) {
         let text = format!("{shown} is inside the mount {}", outer.display());
+        return Err(refused(text).hint("choose a directory outside of it"));
+    }
+    if path.starts_with(home) {
+        let text = format!("{shown} is inside {}, where larder keeps its state", home.display());
         return Err(refused(text).hint("choose a directory outside of it"));
     }
     clear_stale(path)?;
@@ -107,6 +111,11 @@ pub fn check(path: &Path, live: &[PathBuf]) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(refused(format!("{shown} can't be a mount point: {error}"))),
     }
+}
+
+/// Whether a mount of Larder's is on `path` whose daemon is gone.
+pub fn is_stale(path: &Path) -> bool {
+    mounts().is_ok_and(|table| table.iter().any(|entry| entry.path == path)) && is_dead(path)
 }
 
 /// Takes down mounts of Larder's on `path` that nobody serves. One that another

@@ -8,7 +8,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::protocol::{Failure, FailureClass, Progress};
 use super::workspace::Live;
@@ -17,7 +17,7 @@ use crate::git::gitdir::{self, BranchRecorded, GitdirSpec, HeadSpec};
 use crate::git::remote::{ConnectOptions, GitConnection, GitRemote, Resolved};
 use crate::git::url::RepoUrl;
 use crate::hydrate::remote::Connection;
-use crate::hydrate::{HydrateSettings, Hydrator};
+use crate::hydrate::{FailureKind, HydrateSettings, Hydrator, RemoteError};
 use crate::index::generation;
 use crate::index::view::View;
 use crate::store::{Depth, GenerationRecord, Repository, Workspace};
@@ -26,6 +26,12 @@ use crate::vfs::attr::time_of;
 
 /// More files than any workspace has: a tree that claims more is a bomb, not a project.
 const FILE_LIMIT: u64 = 20_000_000;
+
+/// Pause before the second attempt; doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// No pause is longer: somebody waits.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a preparation needs besides the workspace's row.
 #[derive(Clone)]
@@ -71,6 +77,69 @@ pub fn repository(daemon: &Daemon, url: &RepoUrl, gitdir: Option<&Path>) -> Resu
 /// Asks the remote for the workspace's revision. Creates nothing.
 pub fn resolve(daemon: &Daemon, live: &Live, job: &Job) -> Result<Answered, Failure> {
     advance(live, "connecting", 0, 0);
+    retried(daemon, live, || resolve_once(daemon, live, job))
+}
+
+/// What the workspace showed last, when the remote can't be reached and nothing else was asked for.
+pub fn known_offline(daemon: &Daemon, live: &Live, failure: &Failure) -> Option<Shown> {
+    let row = live.row();
+    let unreachable = failure.class == FailureClass::Remote;
+    let before = daemon.store.workspaces().ok()?.into_iter().find(|known| known.id == row.id)?;
+    let same = row.require_commit.is_none() && before.rev == row.rev && before.current.is_some();
+    if !unreachable || !same {
+        return None;
+    }
+    let shown = reopen(daemon, live).ok()?;
+    tracing::warn!(workspace = row.name, "mounted as it was last: {failure}");
+    Some(shown)
+}
+
+/// Runs `attempt` again, with growing pauses, while it fails in a way that may pass.
+pub fn retried<T>(daemon: &Daemon, live: &Live, mut attempt: impl FnMut() -> Result<T, Attempt>) -> Result<T, Failure> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 0..daemon.config.settings.hydrate.retries {
+        match attempt() {
+            Err(Attempt::Remote(error)) if error.kind == FailureKind::Transient && !live.cancelled() => {
+                tracing::info!("trying again: {error}");
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            outcome => return outcome.map_err(Failure::from),
+        }
+    }
+    attempt().map_err(Failure::from)
+}
+
+/// Why one attempt failed.
+pub enum Attempt {
+    /// The remote: maybe worth another.
+    Remote(RemoteError),
+    /// Anything else.
+    Other(Failure),
+}
+
+impl From<RemoteError> for Attempt {
+    fn from(error: RemoteError) -> Self {
+        Self::Remote(error)
+    }
+}
+
+impl From<Failure> for Attempt {
+    fn from(failure: Failure) -> Self {
+        Self::Other(failure)
+    }
+}
+
+impl From<Attempt> for Failure {
+    fn from(attempt: Attempt) -> Self {
+        match attempt {
+            Attempt::Remote(error) => error.into(),
+            Attempt::Other(failure) => failure,
+        }
+    }
+}
+
+fn resolve_once(daemon: &Daemon, live: &Live, job: &Job) -> Result<Answered, Attempt> {
     let row = live.row();
     let remote = GitRemote::new(job.url.clone(), options(daemon, job.environment.clone(), job.gitdir.clone()));
     let mut connection = remote.open()?;
@@ -80,7 +149,7 @@ pub fn resolve(daemon: &Daemon, live: &Live, job: &Job) -> Result<Answered, Fail
     {
         let rev = row.rev.as_deref().unwrap_or("the remote's HEAD");
         let text = format!("{rev} is {}, not the required {}: nothing was published", resolved.commit, required.0);
-        return Err(Failure::new(FailureClass::Refused, text));
+        return Err(Failure::new(FailureClass::Refused, text).into());
     }
     Ok(Answered { resolved, connection, remote })
 }

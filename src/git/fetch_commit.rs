@@ -165,7 +165,8 @@ impl<'a> Collector<'a> {
                 let text = format!("{address}: {id} is a {kind}, not a commit");
                 return Err(RemoteError::new(FailureKind::Missing, text).about(id));
             }
-            None => return Err(absent(address, id)),
+            // A server without it says so before it sends a pack.
+            None => return Err(corrupt(format!("{address} sent a pack without the commit {id}")).about(id)),
         };
         let (tree, time) = parse_commit(bytes, id.kind())
             .ok_or_else(|| corrupt(format!("the commit {id} names no tree")).about(id))?;

@@ -53,6 +53,9 @@ impl Default for HydrateSettings {
     }
 }
 
+/// How much longer than its connection a reader waits.
+const TICKET_GRACE: Duration = Duration::from_secs(1);
+
 /// A question for sizes alone.
 pub(super) struct SizeQuery {
     pub(super) ids: Vec<ObjectId>,
@@ -280,7 +283,8 @@ impl Ticket {
 
     /// Waits for the object. Fails as offline once nothing was heard of it for the time-out.
     pub async fn wait(mut self) -> Outcome {
-        let timeout = self.core.settings.timeout;
+        // A little longer than the connection's own, so that its failure comes first and clears the flight.
+        let timeout = self.core.settings.timeout + TICKET_GRACE;
         let mut deadline = self.since + timeout;
         loop {
             let hear = match &mut self.hear {

@@ -114,7 +114,6 @@ fn fetch(core: &Core, connection: &mut Option<Box<dyn Connection>>, batch: u64, 
         if error.kind != FailureKind::Missing {
             *connection = None;
         }
-        core.offline.store(error.kind == FailureKind::Offline, Ordering::Relaxed);
         if drop_hopeless(core, &error, &mut open) {
             continue;
         }
@@ -126,6 +125,9 @@ fn fetch(core: &Core, connection: &mut Option<Box<dyn Connection>>, batch: u64, 
         // A warm connection that the server closed meanwhile says nothing about the server.
         let stale = reused && attempt == 0 && error.kind == FailureKind::Transient;
         if attempt >= limit && !stale {
+            // What kept failing in passing ways is a network that does not work.
+            let offline = matches!(error.kind, FailureKind::Offline | FailureKind::Transient);
+            core.offline.store(offline, Ordering::Relaxed);
             give_up(core, &error, &open);
             break;
         }

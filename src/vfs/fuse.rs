@@ -54,6 +54,8 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts `fs` on `path`, read-only. Waiting requests run on `runtime`.
     pub fn new(fs: Arc<Fs>, path: &Path, options: &MountOptions, runtime: Handle) -> io::Result<Self> {
+        // No `default_permissions`: everything is readable by all who may look in at all, nothing can be written, and
+        // the kernel would ask for attributes, and so for sizes, before each open.
         let mut config = Config::default();
         config.mount_options = vec![
             MountOption::FSName(options.source.clone()),
@@ -61,7 +63,6 @@ impl Mounted {
             MountOption::NoSuid,
             MountOption::NoDev,
             MountOption::NoAtime,
-            MountOption::DefaultPermissions,
         ];
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(options.threads.max(1));

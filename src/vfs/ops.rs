@@ -243,6 +243,7 @@ impl Fs {
                 return self.learn_sizes(&directory);
             }
         }
+        self.metrics.misses.inc();
         let path = self.label(shown, ino);
         // Without siblings the size would be fetched one file at a time, so they ride along whatever the setting.
         let companions = self.companions(&directory, position, |p| directory.size(p).is_none());
