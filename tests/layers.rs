@@ -139,8 +139,7 @@ fn may_import(own: &str, target: &str) -> bool {
 
 fn allowed_word(file: &str, path: &str) -> bool {
     let under = |word: &&str| path == *word || path.strip_prefix(*word).is_some_and(|rest| rest.starts_with("::"));
-    GIX_WORDS.iter().any(|word| under(&word))
-        || (file == TREE_PARSER && TREE_PARSER_WORDS.iter().any(|word| under(&word)))
+    GIX_WORDS.iter().any(under) || (file == TREE_PARSER && TREE_PARSER_WORDS.iter().any(under))
 }
 
 /// How many `super::` lead from a file to the crate root.

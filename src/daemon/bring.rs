@@ -20,7 +20,7 @@ use crate::git::remote::GitConnection;
 use crate::hydrate::remote::{FailureKind, LargeSink, RemoteError, Sink};
 use crate::index::generation::Commit;
 use crate::index::walk;
-use crate::store::{Batch, LargeBlob, Listing, Repository, Store, StoreError, listing_from_git};
+use crate::store::{Batch, Depth, LargeBlob, Listing, Repository, Store, StoreError, listing_from_git};
 
 /// Trees committed together: one transaction for all but the largest repositories, a few megabytes at most.
 const TREES_PER_COMMIT: usize = 16_384;
@@ -42,10 +42,14 @@ pub fn commit(
     id: ObjectId,
     connection: &mut GitConnection,
 ) -> Result<Commit, Failure> {
-    if let Some(commit) = from_gitdir(daemon, repository, id)? {
+    if let Some(commit) = from_gitdir(daemon, live, repository, id)? {
         return Ok(commit);
     }
     let fetched = retried(daemon, live, || fetch(daemon, live, repository, id, connection))?;
+    if !straight(live) {
+        // The pack had the trees of all its commits; the store takes those of this one.
+        trees_from_gitdir(daemon, &Objects::open(&repository.gitdir, id.kind())?, id)?;
+    }
     counted(&daemon.store, id, fetched.tree, fetched.commit_time).map_err(|mut failure| {
         if failure.class == FailureClass::NotFound {
             // The server promised the whole commit.
@@ -56,9 +60,14 @@ pub fn commit(
 }
 
 /// The commit from the store and the gitdir, when both together have all of it.
-fn from_gitdir(daemon: &Daemon, repository: &Repository, id: ObjectId) -> Result<Option<Commit>, Failure> {
+fn from_gitdir(daemon: &Daemon, live: &Live, repository: &Repository, id: ObjectId) -> Result<Option<Commit>, Failure> {
     let objects = Objects::open(&repository.gitdir, id.kind())?;
-    if !objects.has_commit(&id)? {
+    let deep_enough = || match live.row().depth {
+        Depth::Commits(commits) => objects.has_history(&id, Some(commits)),
+        // Without a shallow boundary nothing is missing, and a million commits need not be read.
+        Depth::Full => Ok(gitdir::shallow(&repository.gitdir)?.is_empty() || objects.has_history(&id, None)?),
+    };
+    if !objects.has_commit(&id)? || !deep_enough()? {
         return Ok(None);
     }
     let info = objects.commit_info(&id)?;
@@ -67,6 +76,12 @@ fn from_gitdir(daemon: &Daemon, repository: &Repository, id: ObjectId) -> Result
         Err(failure) if failure.class != FailureClass::NotFound => return Err(failure),
         Err(_) => {}
     }
+    let complete = trees_from_gitdir(daemon, &objects, id)?;
+    if complete { counted(&daemon.store, id, info.tree, info.time).map(Some) } else { Ok(None) }
+}
+
+/// Copies the trees of `id` from the gitdir into the store. False: some are not there.
+fn trees_from_gitdir(daemon: &Daemon, objects: &Objects, id: ObjectId) -> Result<bool, Failure> {
     let mut batch = Batch::default();
     let read = objects.read_trees(&id, |id, listing: Listing| -> Result<(), StoreError> {
         batch.tree(id, &listing);
@@ -74,10 +89,14 @@ fn from_gitdir(daemon: &Daemon, repository: &Repository, id: ObjectId) -> Result
             daemon.store.commit(std::mem::take(&mut batch))?;
         }
         Ok(())
-    });
-    let read = read?;
+    })?;
     daemon.store.commit_durably(batch)?;
-    if read.missing.is_empty() { counted(&daemon.store, id, info.tree, info.time).map(Some) } else { Ok(None) }
+    Ok(read.missing.is_empty())
+}
+
+/// Whether every tree the pack brings is one of the commit's: then they go straight into the store.
+fn straight(live: &Live) -> bool {
+    live.row().depth == Depth::Commits(1)
 }
 
 fn counted(store: &Store, id: ObjectId, tree: ObjectId, time: i64) -> Result<Commit, Failure> {
@@ -108,7 +127,7 @@ fn fetch(
             daemon.config.settings.git.max_unfiltered_bytes
         }),
     };
-    let mut arriving = Arriving { store: &daemon.store, batch: Batch::default(), pending: 0 };
+    let mut arriving = Arriving { store: &daemon.store, trees: straight(live), batch: Batch::default(), pending: 0 };
     let told = Cell::new(Instant::now());
     let mut progress = |progress: pack::Progress| {
         if told.get().elapsed() >= PROGRESS_PERIOD {
@@ -129,6 +148,8 @@ fn fetch(
 /// Puts trees, and blobs where the server sends them along, into the store as they are decoded.
 struct Arriving<'a> {
     store: &'a Store,
+    /// Whether trees are stored.
+    trees: bool,
     batch: Batch,
     /// Objects in the batch that are not trees.
     pending: usize,
@@ -137,7 +158,7 @@ struct Arriving<'a> {
 impl Sink for Arriving<'_> {
     fn object(&mut self, id: ObjectId, kind: Kind, data: Bytes) -> Result<(), RemoteError> {
         match kind {
-            Kind::Tree => {
+            Kind::Tree if self.trees => {
                 let listing = listing_from_git(&id, &data).map_err(|error| {
                     RemoteError::new(FailureKind::Corrupt, format!("tree {id} is refused: {error}")).about(id)
                 })?;
@@ -147,7 +168,7 @@ impl Sink for Arriving<'_> {
                 self.batch.blob(id, &data);
                 self.pending += 1;
             }
-            Kind::Commit | Kind::Tag => {}
+            Kind::Tree | Kind::Commit | Kind::Tag => {}
         }
         let full = self.pending >= BLOBS_PER_COMMIT || self.batch.raw_bytes() >= BLOB_BYTES_PER_COMMIT;
         if full || self.batch.len() >= TREES_PER_COMMIT {

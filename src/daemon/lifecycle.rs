@@ -204,6 +204,8 @@ impl Daemon {
         let live = self.find(target)?;
         live.cancel();
         self.take_down(&live, force)?;
+        // Who still waits for the preparation hears that it will not come.
+        live.shut();
         let id = live.row().id;
         live.update(&self.store, |row| {
             row.mounted = false;
@@ -251,7 +253,7 @@ impl Daemon {
             let rows = daemon.store.workspaces()?;
             for row in rows.into_iter().filter(|row| row.mounted) {
                 let name = row.name.clone();
-                if let Err(failure) = daemon.restore_one(row) {
+                if let Err(failure) = daemon.restore_one(&row) {
                     tracing::error!(workspace = name, "not mounted again: {failure}");
                 }
             }
@@ -263,7 +265,7 @@ impl Daemon {
         }
     }
 
-    fn restore_one(self: &Arc<Self>, row: Workspace) -> Result<(), Failure> {
+    fn restore_one(self: &Arc<Self>, row: &Workspace) -> Result<(), Failure> {
         mounting::clear_stale(&row.path)?;
         MountPoint::create(&row.path)?;
         let live = Live::new(row.clone(), self.store.clone(), Arc::clone(&self.metrics), self.config.home.clone());

@@ -1,6 +1,6 @@
 //! Mount points: whether one can be used, and taking a mount down.
 //!
-//! Trusts only the kernel's mount table (proc_pid_mountinfo(5)): looking at a
+//! Trusts only the kernel's mount table (`proc_pid_mountinfo(5)`): looking at a
 //! mount point whose daemon is gone fails, and at one that hangs never ends.
 
 use std::ffi::OsString;
@@ -51,19 +51,10 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {
         let octal = (byte == b'\\').then(|| tail.get(..3)).flatten();
-        match octal
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|text| u8::from_str_radix(text, 8).ok())
-        {
-            Some(decoded) => {
-                out.push(decoded);
-                rest = &tail[3..];
-            }
-            None => {
-                out.push(byte);
-                rest = tail;
-            }
-        }
+        let text = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        let decoded = text.and_then(|text| u8::from_str_radix(text, 8).ok());
+        out.push(decoded.unwrap_or(byte));
+        rest = if decoded.is_some() { &tail[3..] } else { tail };
     }
     out
 }
@@ -150,9 +141,8 @@ fn is_dead(path: &Path) -> bool {
 pub fn unmount(path: &Path, detach: bool) -> Result<(), Failure> {
     let flags = if detach { UnmountFlags::DETACH } else { UnmountFlags::empty() } | UnmountFlags::NOFOLLOW;
     let error = match umount(path, flags) {
-        Ok(()) => return Ok(()),
-        // Not mounted any more.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => return Ok(()),
+        // The errors: not mounted any more.
+        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => return Ok(()),
         Err(rustix::io::Errno::PERM) => match fusermount(path, detach) {
             Ok(()) => return Ok(()),
             Err(error) => error,

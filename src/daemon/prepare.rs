@@ -20,7 +20,7 @@ use crate::hydrate::remote::Connection;
 use crate::hydrate::{FailureKind, HydrateSettings, Hydrator, RemoteError};
 use crate::index::generation;
 use crate::index::view::View;
-use crate::store::{Depth, GenerationRecord, Repository, Workspace};
+use crate::store::{Depth, GenerationRecord, Repository, Workspace, WorkspaceState};
 use crate::vfs::Shown;
 use crate::vfs::attr::time_of;
 
@@ -211,6 +211,7 @@ pub fn reopen(daemon: &Daemon, live: &Live) -> Result<Shown, Failure> {
     let remote = GitRemote::new(url, options(daemon, Vec::new(), Some(repository.gitdir.clone())));
     let hydrator = hydrator(daemon, &repository, remote, None);
     let shown = show(daemon, &row, record, hydrator)?;
+    row.state = WorkspaceState::Ready;
     live.replace(row);
     Ok(shown)
 }

@@ -88,6 +88,12 @@ async fn serve(daemon: &Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
     send(&mut write, &reply).await
 }
 
+/// What every version's request has.
+#[derive(serde::Deserialize)]
+struct Version {
+    version: u32,
+}
+
 /// One request line, checked.
 async fn receive(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Result<Request, Failure>> {
     let usage = |text: String| Ok(Err(Failure::new(FailureClass::Usage, text)));
@@ -97,10 +103,6 @@ async fn receive(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Result<Reque
         return usage("the request is too long".into());
     }
     // The version first: a request of another version may not parse.
-    #[derive(serde::Deserialize)]
-    struct Version {
-        version: u32,
-    }
     match serde_json::from_slice::<Version>(&line) {
         Ok(Version { version }) if version != PROTOCOL_VERSION => {
             return usage(format!(

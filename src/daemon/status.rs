@@ -35,26 +35,23 @@ impl Daemon {
 
     /// One workspace with everything, or all of them.
     pub fn status(&self, target: Option<&str>) -> Result<Vec<WorkspaceStatus>, Failure> {
-        match target {
-            Some(target) => match self.find(target) {
-                Ok(live) => Ok(vec![self.status_of(&live)?]),
-                Err(failure) => {
-                    // Known, but not mounted.
-                    let path = super::mounting::canonical(std::path::Path::new(target));
-                    let row = self.list()?.into_iter().find(|row| row.workspace == target || row.path == path);
-                    row.map(|row| vec![row]).ok_or(failure)
+        let Some(target) = target else {
+            let mut rows = self.list()?;
+            for live in self.all() {
+                let full = self.status_of(&live)?;
+                if let Some(row) = rows.iter_mut().find(|row| row.workspace == full.workspace) {
+                    *row = full;
                 }
-            },
-            None => {
-                let live = self.all();
-                let mut rows: Vec<WorkspaceStatus> =
-                    self.list()?.into_iter().filter(|row| row.state == WorkspaceState::Unmounted).collect();
-                rows.retain(|row| !live.iter().any(|live| live.row().name == row.workspace));
-                for live in live {
-                    rows.push(self.status_of(&live)?);
-                }
-                rows.sort_by(|a, b| a.workspace.cmp(&b.workspace));
-                Ok(rows)
+            }
+            return Ok(rows);
+        };
+        match self.find(target) {
+            Ok(live) => Ok(vec![self.status_of(&live)?]),
+            Err(failure) => {
+                // Known, but not mounted.
+                let path = super::mounting::canonical(std::path::Path::new(target));
+                let row = self.list()?.into_iter().find(|row| row.workspace == target || row.path == path);
+                row.map(|row| vec![row]).ok_or(failure)
             }
         }
     }

@@ -18,7 +18,9 @@ use tempfile::NamedTempFile;
 
 use super::error::{corrupt, local};
 use super::pack::{self, Decoded, Options, Progress, Spool, write_index};
+use super::protocol::Capabilities;
 use super::protocol::fetch::{self, Preface};
+use super::protocol::packet::Wire;
 use super::remote::GitConnection;
 use crate::hydrate::remote::{FailureKind, LargeSink, RemoteError, Sink};
 use crate::store::Depth;
@@ -61,8 +63,8 @@ pub struct FetchedCommit {
     pub bytes: u64,
     /// Whether blobs were left out.
     pub filtered: bool,
-    /// The pack file.
-    pub pack: PathBuf,
+    /// The pack file; `None` when nothing was new.
+    pub pack: Option<PathBuf>,
 }
 
 impl GitConnection {
@@ -103,10 +105,18 @@ impl GitConnection {
             let spool = Spool::into_file(file.writer()?, request.pack_dir.clone());
             let options = Options { hash: server.hash, spool, max_bytes, index: true, progress: Some(progress) };
             let mut decoded = pack::decode(&mut band, options, &mut collector)?;
-            let (tree, commit_time) = collector.finish(request, &address)?;
             let (trees, blobs) = (collector.trees, collector.blobs);
+            let here = request.shallow.contains(&request.commit) || request.haves.contains(&request.commit);
+            if collector.found.is_none() && here && server.filter {
+                // A server does not send again what it was told is here, but its tree and time are wanted.
+                alone(wire, server, &mut collector)?;
+            }
+            let (tree, commit_time) = collector.finish(request, &address)?;
             decoded.spool.flush()?;
-            let pack = file.publish(&request.pack_dir, &decoded, filtered)?;
+            let pack = match decoded.objects {
+                0 => None,
+                _ => Some(file.publish(&request.pack_dir, &decoded, filtered)?),
+            };
             let Preface { shallow, unshallow } = preface;
             Ok(FetchedCommit {
                 tree,
@@ -121,6 +131,15 @@ impl GitConnection {
             })
         })
     }
+}
+
+/// Fetches the commit object and nothing else.
+fn alone(wire: &mut Wire, server: &Capabilities, collector: &mut Collector<'_>) -> Result<(), RemoteError> {
+    let wants = [collector.commit];
+    let depth = Some(Depth::Commits(1));
+    let request = fetch::Request { wants: &wants, depth, filter: Some("tree:0"), ..Default::default() };
+    let (_, mut band) = fetch::fetch(wire, server, &request)?;
+    pack::decode(&mut band, Options::new(server.hash), collector).map(drop)
 }
 
 fn absent(address: &str, id: ObjectId) -> RemoteError {

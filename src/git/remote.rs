@@ -147,13 +147,15 @@ impl GitConnection {
         if self.cancel.is_cancelled() {
             return Err(CancelHandle::error());
         }
-        let mut wire = match self.wire.take().filter(|wire| !wire.is_stale()) {
-            Some(wire) => wire,
-            None => {
-                let (wire, server) = connect(&self.dial, &self.cancel)?;
-                self.server = server;
-                wire
-            }
+        if let Some(stale) = self.wire.take_if(|wire| wire.is_stale()) {
+            self.bytes_before += stale.bytes_in();
+        }
+        let mut wire = if let Some(wire) = self.wire.take() {
+            wire
+        } else {
+            let (wire, server) = connect(&self.dial, &self.cancel)?;
+            self.server = server;
+            wire
         };
         let result = work(&mut wire, &self.server);
         match result {

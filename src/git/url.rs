@@ -107,7 +107,9 @@ impl RepoUrl {
         let slash = bytes.iter().position(|&b| b == b'/');
         let url = match colon {
             Some(at) if bytes[at..].starts_with(b"://") => Self::parse_scheme(bytes, at)?,
-            Some(at) if bytes[at..].starts_with(b"::") => return Err(UrlError::Scheme(head(bytes, at))),
+            Some(at) if bytes[at..].starts_with(b"::") && bytes[0].is_ascii_alphanumeric() => {
+                return Err(UrlError::Scheme(head(bytes, at)));
+            }
             // Like Git: a colon before the first slash means host:path, unless such a file is here.
             Some(at) if slash.is_none_or(|slash| at < slash) && !Path::new(text.as_ref()).exists() => {
                 Self::parse_scp(bytes)?

@@ -102,7 +102,7 @@ async fn a_silent_remote_is_offline_within_the_time_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_blobs_and_sizes() {
     let bench = bench(MemoryRemote { object_info: true, ..MemoryRemote::default() }, LONG);
-    let data: Vec<u8> = (0..9_u32 << 20).map(|number| (number >> 10) as u8).collect();
+    let data: Vec<u8> = (0..9_u32 << 20).map(|number| (number >> 10).to_le_bytes()[0]).collect();
     let id = bench.remote.insert(data.clone());
     bench.hydrator.sizes(vec![id]).await.expect("offered");
     assert_eq!(bench.store.sizes(&[id]).expect("store"), [Some(data.len() as u64)]);

@@ -9,13 +9,13 @@ use std::path::Path;
 
 use gix::ObjectId;
 use gix::hash::Kind;
-use gix::objs::{CommitRef, Find, Kind as ObjectKind, TreeRefIter};
+use gix::objs::{CommitRef, Find, Kind as ObjectKind};
 use gix::odb::Header;
 use gix::odb::pack::cache::DecodeEntry;
 use gix::odb::store::init::Options;
 
 use super::GitdirError;
-use crate::store::{Entry, EntryKind, Listing};
+use crate::store::{EntryKind, Listing, listing_from_git};
 
 /// Decoded pack entries kept for the deltas built on them, in bytes.
 const DELTA_CACHE_BYTES: usize = 16 << 20;
@@ -76,6 +76,25 @@ impl Objects {
         Ok(CommitInfo { tree: commit.tree(), time })
     }
 
+    /// Whether the `depth` youngest generations of ancestors of `id`, itself included, are here; `None`: all of them.
+    pub fn has_history(&self, id: &ObjectId, depth: Option<u32>) -> Result<bool, GitdirError> {
+        let mut seen = HashSet::from([*id]);
+        let mut level = vec![*id];
+        let mut buffer = Vec::new();
+        let mut left = depth.unwrap_or(u32::MAX);
+        while !level.is_empty() && left > 0 {
+            left -= 1;
+            let mut next = Vec::new();
+            for id in level {
+                let Some(data) = self.read(&id, ObjectKind::Commit, &mut buffer)? else { return Ok(false) };
+                let commit = CommitRef::from_bytes(data, self.kind).map_err(|error| broken(id, &error))?;
+                next.extend(commit.parents().filter(|parent| seen.insert(*parent)));
+            }
+            level = next;
+        }
+        Ok(true)
+    }
+
     /// Hands on every tree of the commit, parents before children.
     pub fn read_trees<E>(
         &self,
@@ -97,7 +116,7 @@ impl Objects {
                     found.missing.push(id);
                     continue;
                 };
-                let listing = self.listing(id, data)?;
+                let listing = listing_from_git(&id, data).map_err(|error| broken(id, &error))?;
                 let children = listing.iter().filter(|entry| entry.kind == EntryKind::Directory);
                 next.extend(children.map(|entry| entry.id).filter(|id| seen.insert(*id)));
                 on_tree(id, listing).map_err(|error| GitdirError::Sink(error.into()))?;
@@ -106,18 +125,6 @@ impl Objects {
             level = next;
         }
         Ok(found)
-    }
-
-    fn listing(&self, id: ObjectId, data: &[u8]) -> Result<Listing, GitdirError> {
-        let mut entries = Vec::new();
-        for entry in TreeRefIter::from_bytes(data, self.kind) {
-            let entry = entry.map_err(|error| broken(id, &error))?;
-            let mode = entry.mode.value();
-            let kind = EntryKind::from_mode(mode)
-                .ok_or_else(|| broken(id, &format!("entry {:?} has mode {mode:o}", entry.filename)))?;
-            entries.push(Entry { name: entry.filename, kind, mode, id: entry.oid.into() });
-        }
-        Listing::pack(self.kind.len_in_bytes(), entries).map_err(|error| broken(id, &error))
     }
 
     /// Reads an object that must be of `kind` and hash to `id`; `None` when it is not here.

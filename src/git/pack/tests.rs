@@ -1,5 +1,7 @@
 //! Packs made by hand: honest ones in every order, and hostile ones.
 
+#![expect(clippy::cast_possible_truncation, reason = "digits are cut out of numbers by casting")]
+
 use std::io::{self, Write};
 
 use bytes::Bytes;
@@ -9,7 +11,7 @@ use gix::objs::Kind;
 use proptest::prelude::*;
 
 use super::*;
-use crate::hydrate::remote::{FailureKind, LARGE_BLOB_BYTES, LargeSink};
+use crate::hydrate::remote::{FailureKind, LARGE_BLOB_BYTES, LargeSink, Sink};
 
 /// Keeps everything it is given.
 #[derive(Default)]
@@ -26,8 +28,6 @@ impl Sink for Kept {
         Ok(Box::new(KeptLarge(self, Vec::new())))
     }
 }
-
-use crate::hydrate::remote::Sink;
 
 struct KeptLarge<'a>(&'a mut Kept, Vec<u8>);
 
@@ -217,7 +217,7 @@ fn bases_given_up_are_decoded_again() {
 
 #[test]
 fn large_blobs_are_streamed_and_serve_as_bases() {
-    let large: Vec<u8> = (0..LARGE_BLOB_BYTES as usize + 5000).map(|at| (at * 31 >> 7) as u8).collect();
+    let large: Vec<u8> = (0..LARGE_BLOB_BYTES as usize + 5000).map(|at| ((at * 31) >> 7) as u8).collect();
     let mut pack = Builder::new(3);
     pack.blob(&large);
     pack.delta_to_entry(0, &appending(large.len(), b"tail"));

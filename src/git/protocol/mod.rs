@@ -22,6 +22,7 @@ const GREETING_LINES: usize = 1000;
 
 /// What a server's greeting promises.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a word of the greeting, there or not")]
 pub(crate) struct Capabilities {
     pub(crate) hash: HashKind,
     pub(crate) filter: bool,

@@ -39,7 +39,9 @@ impl Keyring {
             return Some(key.clone());
         }
         let same_host = url.host_str().is_some_and(|host| host.trim_matches(['[', ']']) == given.host());
-        let in_address = given.user().zip(given.password()).filter(|_| same_host);
+        let same_port = url.port_or_known_default() == Some(given.port_or_default());
+        let same = same_host && same_port && url.scheme() == given.scheme().name();
+        let in_address = given.user().zip(given.password()).filter(|_| same);
         let in_address = in_address.map(|(user, password)| (user.to_owned(), password.to_owned()));
         let (user, password) = in_address.or_else(|| {
             let home = environment.get("HOME")?;
@@ -59,16 +61,18 @@ impl Keyring {
         challenges: &[String],
         environment: &Environment,
     ) -> Option<Key> {
-        let mut question = String::from("capability[]=authtype\n");
-        question += &format!("protocol={}\nhost={}\n", url.scheme(), host_port(url));
-        question += &format!("path={}\n", url.path().trim_start_matches('/'));
-        if let Some(user) = given.user().filter(|user| !user.contains(['\n', '\0'])) {
-            question += &format!("username={user}\n");
-        }
-        for challenge in challenges.iter().filter(|challenge| !challenge.contains(['\n', '\0'])) {
-            question += &format!("wwwauth[]={challenge}\n");
-        }
-        question.push('\n');
+        let path = url.path().trim_start_matches('/');
+        let mut lines = vec![
+            "capability[]=authtype".to_owned(),
+            format!("protocol={}", url.scheme()),
+            format!("host={}", host_port(url)),
+            format!("path={path}"),
+        ];
+        lines.extend(given.user().map(|user| format!("username={user}")));
+        lines.extend(challenges.iter().map(|challenge| format!("wwwauth[]={challenge}")));
+        // A line break in a value would be a line of its own to the helper.
+        lines.retain(|line| !line.contains(['\n', '\r', '\0']));
+        let question = lines.join("\n") + "\n\n";
         let mut command = environment.git();
         command.args(["credential", "fill"]);
         let answer = environment.run(command, question.as_bytes()).ok()??;

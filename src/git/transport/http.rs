@@ -39,6 +39,8 @@ pub(super) struct HttpTransport {
     client: Client,
     settings: HttpSettings,
     dial: Dial,
+    /// The origin the user named.
+    home: String,
     /// Without a trailing slash; where the first exchange's redirects led.
     base: Url,
     response: Option<Response>,
@@ -65,6 +67,7 @@ pub(super) fn open(dial: &Dial) -> Result<HttpTransport, RemoteError> {
         client,
         settings,
         dial: dial.clone(),
+        home: origin(&base),
         base,
         response: None,
         chunk: Bytes::new(),
@@ -76,7 +79,7 @@ pub(super) fn open(dial: &Dial) -> Result<HttpTransport, RemoteError> {
 
 impl HttpTransport {
     fn greet(&mut self) -> Result<(), RemoteError> {
-        let mut url = self.at(&self.base, GREETING)?;
+        let mut url = Self::at(&self.base, GREETING)?;
         for _ in 0..REDIRECTS {
             let response = self.exchange(&url, None)?;
             if !response.status().is_redirection() {
@@ -102,7 +105,7 @@ impl HttpTransport {
         RemoteError::new(FailureKind::Missing, format!("there is no Git repository at {address}"))
     }
 
-    fn at(&self, base: &Url, suffix: &str) -> Result<Url, RemoteError> {
+    fn at(base: &Url, suffix: &str) -> Result<Url, RemoteError> {
         let text = format!("{}{suffix}", base.as_str().trim_end_matches('/'));
         Url::parse(&text).map_err(|_| RemoteError::new(FailureKind::Missing, format!("{text} is not an address")))
     }
@@ -132,12 +135,12 @@ impl HttpTransport {
     }
 
     /// One request, with credentials where they are asked for. A redirection is handed back as it is.
-    fn exchange(&self, url: &Url, body: Option<Bytes>) -> Result<Response, RemoteError> {
+    fn exchange(&self, url: &Url, body: Option<&Bytes>) -> Result<Response, RemoteError> {
         let (keyring, environment) = (&self.dial.keyring, &self.dial.environment);
         let mut key = keyring.known(url, &self.dial.url, environment);
         let mut asked = false;
         loop {
-            let response = self.once(url, body.clone(), key.as_ref())?;
+            let response = self.once(url, body.cloned(), key.as_ref())?;
             if response.status() != StatusCode::UNAUTHORIZED {
                 if let (Some(key), true) = (&key, response.status().is_success()) {
                     keyring.approve(url, key, environment);
@@ -153,7 +156,7 @@ impl HttpTransport {
             key = if asked {
                 None
             } else {
-                keyring.ask(&self.repository_of(url), &self.dial.url, &challenges, environment)
+                keyring.ask(&Self::repository_of(url), &self.dial.url, &challenges, environment)
             };
             asked = true;
             if key.is_none() {
@@ -165,14 +168,14 @@ impl HttpTransport {
     }
 
     /// The repository's address in that of a request: what a credential helper is asked about.
-    fn repository_of(&self, url: &Url) -> Url {
+    fn repository_of(url: &Url) -> Url {
         let text = url.as_str();
         let base = text.strip_suffix(GREETING).or_else(|| text.strip_suffix(SERVICE));
         base.and_then(|base| Url::parse(base).ok()).unwrap_or_else(|| url.clone())
     }
 
     fn once(&self, url: &Url, body: Option<Bytes>, key: Option<&Key>) -> Result<Response, RemoteError> {
-        let mut headers: HeaderMap = self.settings.extra_headers(url);
+        let mut headers: HeaderMap = self.settings.extra_headers(url, origin(url) == self.home);
         headers.insert("git-protocol", reqwest::header::HeaderValue::from_static("version=2"));
         if let Some(key) = key {
             headers.insert(AUTHORIZATION, key.header.clone());
@@ -277,8 +280,8 @@ impl HttpTransport {
 impl Transport for HttpTransport {
     fn send(&mut self, request: &[u8]) -> Result<(), RemoteError> {
         self.drain();
-        let url = self.at(&self.base, SERVICE)?;
-        let response = self.exchange(&url, Some(Bytes::copy_from_slice(request)))?;
+        let url = Self::at(&self.base, SERVICE)?;
+        let response = self.exchange(&url, Some(&Bytes::copy_from_slice(request)))?;
         if response.status().is_redirection() {
             let why = "redirects in the middle of a conversation, which is not followed";
             return Err(RemoteError::new(FailureKind::Unsupported, format!("{} {why}", self.dial.address)));

@@ -68,11 +68,12 @@ impl HttpSettings {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// `http.extraHeader` lines that apply to `url`; an empty one takes back those before it.
-    pub(super) fn extra_headers(&self, url: &Url) -> HeaderMap {
+    /// `http.extraHeader` lines that apply to `url`; an empty one takes back those before it. Lines
+    /// without a scope often hold tokens: they stay `at_home`, where the user pointed us.
+    pub(super) fn extra_headers(&self, url: &Url, at_home: bool) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (scope, line) in &self.headers {
-            if !scope.as_deref().is_none_or(|scope| covers(scope, url)) {
+            if !scope.as_deref().map_or(at_home, |scope| covers(scope, url)) {
                 continue;
             }
             if line.is_empty() {

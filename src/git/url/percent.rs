@@ -10,15 +10,12 @@ pub(super) fn decode(text: &[u8]) -> Vec<u8> {
             (b'%', [high, low, ..]) => digit(*high).zip(digit(*low)),
             _ => None,
         };
-        match pair {
-            Some((high, low)) => {
-                out.push(high << 4 | low);
-                rest = &tail[2..];
-            }
-            None => {
-                out.push(byte);
-                rest = tail;
-            }
+        if let Some((high, low)) = pair {
+            out.push(high << 4 | low);
+            rest = &tail[2..];
+        } else {
+            out.push(byte);
+            rest = tail;
         }
     }
     out
