@@ -80,6 +80,9 @@ pub(super) fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Fail
     let [mounted] = workspaces.as_slice() else {
         return Err(Failure::new(FailureClass::Other, "cannot tell what was mounted: the daemon named no workspace"));
     };
+    if let Some(notice) = mounted.last_error.as_ref().filter(|notice| notice.starts_with("mounted as it was last")) {
+        output.complain(&format!("larder: warning: {notice}"));
+    }
     output.done(mounted, || confirmation(mounted))
 }
 

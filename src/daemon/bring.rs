@@ -63,9 +63,9 @@ pub fn commit(
 fn from_gitdir(daemon: &Daemon, live: &Live, repository: &Repository, id: ObjectId) -> Result<Option<Commit>, Failure> {
     let objects = Objects::open(&repository.gitdir, id.kind())?;
     let deep_enough = || match live.row().depth {
-        Depth::Commits(commits) => objects.has_history(&id, Some(commits)),
+        Depth::Commits(commits) => objects.has_history(&id, commits, &gitdir::shallow(&repository.gitdir)?),
         // Without a shallow boundary nothing is missing, and a million commits need not be read.
-        Depth::Full => Ok(gitdir::shallow(&repository.gitdir)?.is_empty() || objects.has_history(&id, None)?),
+        Depth::Full => Ok(gitdir::shallow(&repository.gitdir)?.is_empty()),
     };
     if !objects.has_commit(&id)? || !deep_enough()? {
         return Ok(None);

@@ -41,6 +41,8 @@ impl From<RemoteError> for Failure {
             FailureKind::Offline | FailureKind::Transient => {
                 (FailureClass::Remote, Some("check the address and the network; what is cached stays readable"))
             }
+            // Trust in a certificate has nothing to do with who asks; the message says what to set.
+            FailureKind::Denied if error.message.contains("certificate") => (FailureClass::Remote, None),
             FailureKind::Denied => (
                 FailureClass::Remote,
                 Some(
@@ -49,9 +51,10 @@ impl From<RemoteError> for Failure {
             ),
             FailureKind::Missing => (FailureClass::NotFound, None),
             FailureKind::Corrupt => (FailureClass::Corrupt, None),
-            FailureKind::Unsupported => {
+            FailureKind::Unsupported if error.message.contains("filters") => {
                 (FailureClass::Remote, Some("--allow-full accepts everything from a server without filters"))
             }
+            FailureKind::Unsupported => (FailureClass::Remote, None),
             FailureKind::Local => (FailureClass::Other, Some("`larder doctor` looks for the cause")),
         };
         let failure = Self::new(class, error.message);

@@ -201,23 +201,42 @@ impl Daemon {
 
     /// `larder unmount`.
     pub fn unmount(self: &Arc<Self>, target: &str, force: bool, purge: bool) -> Result<Answer, Failure> {
-        let live = self.find(target)?;
+        let live = match self.find(target) {
+            Ok(live) => live,
+            Err(failure) if purge => return self.purge_unmounted(target, failure),
+            Err(failure) => return Err(failure),
+        };
         live.cancel();
         self.take_down(&live, force)?;
-        // Who still waits for the preparation hears that it will not come.
-        live.shut();
-        let id = live.row().id;
+        if live.shown().is_none() {
+            // Who still waits for the preparation hears that it will not come.
+            live.shut();
+        }
+        let row = live.row();
         live.update(&self.store, |row| {
             row.mounted = false;
             row.state = WorkspaceState::Unmounted;
         })?;
+        self.workspaces.lock().remove(&row.id);
         if purge {
-            worktree::remove(self, &live.row());
-            self.store.remove_workspace(id)?;
+            self.purge(&row)?;
         }
-        self.workspaces.lock().remove(&id);
-        self.drop_idle_hydrator(live.row().repository);
+        self.drop_idle_hydrator(row.repository);
         Ok(Answer::Ok)
+    }
+
+    /// Forgets a workspace that is known but not mounted.
+    fn purge_unmounted(&self, target: &str, unknown: Failure) -> Result<Answer, Failure> {
+        let path = mounting::canonical(Path::new(target));
+        let rows = self.store.workspaces()?;
+        let row = rows.iter().find(|row| row.name == target || row.path == path).ok_or(unknown)?;
+        self.purge(row)?;
+        Ok(Answer::Ok)
+    }
+
+    fn purge(&self, row: &Workspace) -> Result<(), Failure> {
+        worktree::remove(self, row);
+        Ok(self.store.remove_workspace(row.id)?)
     }
 
     fn take_down(&self, live: &Live, detach: bool) -> Result<(), Failure> {
@@ -268,7 +287,8 @@ impl Daemon {
     fn restore_one(self: &Arc<Self>, row: &Workspace) -> Result<(), Failure> {
         mounting::clear_stale(&row.path)?;
         MountPoint::create(&row.path)?;
-        let live = Live::new(row.clone(), self.store.clone(), Arc::clone(&self.metrics), self.config.home.clone());
+        let live =
+            Live::new(row.clone(), true, self.store.clone(), Arc::clone(&self.metrics), self.config.home.clone());
         match row.state {
             WorkspaceState::Ready | WorkspaceState::Unmounted => {
                 let shown = prepare::reopen(self, &live)?;
@@ -319,7 +339,7 @@ impl Daemon {
             path: request.path.clone(),
             repository: repository.id,
             rev: request.rev.clone(),
-            reference: None,
+            reference: again.and_then(|row| row.reference.clone()),
             require_commit,
             depth: request.depth,
             state: WorkspaceState::Preparing,
@@ -331,7 +351,8 @@ impl Daemon {
             admin: again.and_then(|row| row.admin.clone()),
             mounted: false,
         };
-        let live = Live::new(row, self.store.clone(), Arc::clone(&self.metrics), self.config.home.clone());
+        let live =
+            Live::new(row, again.is_some(), self.store.clone(), Arc::clone(&self.metrics), self.config.home.clone());
         let mut workspaces = self.workspaces.lock();
         // Somebody may have been admitted meanwhile.
         let paths: Vec<PathBuf> = workspaces.values().map(|other| other.path()).collect();
@@ -345,15 +366,14 @@ impl Daemon {
         let row = live.row();
         let _ = self.take_down(live, true);
         self.workspaces.lock().remove(&row.id);
-        let published = row.current.is_some();
-        let undone = if published {
+        let undone = if live.was_known() {
             live.update(&self.store, |row| {
                 row.mounted = false;
                 row.state = WorkspaceState::Unmounted;
             })
+            .map_err(Failure::from)
         } else {
-            worktree::remove(self, &row);
-            self.store.remove_workspace(row.id)
+            self.purge(&row)
         };
         if let Err(error) = undone {
             tracing::error!("{error}");
@@ -364,7 +384,7 @@ impl Daemon {
     /// Notes a mount that somebody else took down.
     pub(super) fn note_unmounted(&self, live: &Arc<Live>) {
         let row = live.row();
-        if !row.mounted || live.is_mounted() || row.state == WorkspaceState::Preparing {
+        if !row.mounted || !live.was_taken_down() {
             return;
         }
         tracing::info!(workspace = row.name, "unmounted from outside");

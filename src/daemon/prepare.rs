@@ -90,7 +90,9 @@ pub fn known_offline(daemon: &Daemon, live: &Live, failure: &Failure) -> Option<
         return None;
     }
     let shown = reopen(daemon, live).ok()?;
-    tracing::warn!(workspace = row.name, "mounted as it was last: {failure}");
+    let notice = format!("mounted as it was last, because the remote can't be reached: {failure}");
+    tracing::warn!(workspace = row.name, "{notice}");
+    live.update(&daemon.store, |row| row.last_error = Some(notice)).ok()?;
     Some(shown)
 }
 
@@ -177,9 +179,12 @@ pub fn prepare(daemon: &Daemon, live: &Arc<Live>, job: &Job, answered: Answered)
     row.repository = repository.id;
     row.reference.clone_from(&resolved.reference);
     let record = generation::publish(&daemon.store, &mut row, &commit, "mount", now())?;
+    if before != Some(record.generation) {
+        // Its HEAD would count as having the branch checked out.
+        worktree::remove_entry(&repository, &row)?;
+    }
     let head = record_head(&repository, &row, &resolved)?;
-    let moved = before != Some(record.generation);
-    worktree::write(daemon, &repository, &mut row, &record, &head, moved)?;
+    worktree::write(daemon, &repository, &mut row, &record, &head)?;
     let hydrator = hydrator(daemon, &repository, remote, Some(connection));
     let shown = show(daemon, &row, record, hydrator)?;
     live.replace(row);
@@ -204,7 +209,7 @@ pub fn reopen(daemon: &Daemon, live: &Live) -> Result<Shown, Failure> {
         Some(admin) if admin.join("index").exists() => row.admin = Some(admin),
         _ => {
             let head = HeadSpec::Detached(record.commit.0);
-            worktree::write(daemon, &repository, &mut row, &record, &head, false)?;
+            worktree::write(daemon, &repository, &mut row, &record, &head)?;
         }
     }
     let url = RepoUrl::parse(&repository.url)?;

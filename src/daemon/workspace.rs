@@ -29,22 +29,30 @@ pub struct Live {
     mounted: Mutex<Option<Mounted>>,
     progress: watch::Sender<Progress>,
     cancelled: AtomicBool,
+    /// Whether it was in the store before this mount was asked for.
+    known: bool,
 }
 
 impl Live {
-    /// A workspace that is not mounted yet and whose gate is closed.
-    pub fn new(row: Workspace, store: Store, metrics: Arc<Metrics>, home: PathBuf) -> Arc<Self> {
+    /// A workspace that is not mounted yet and whose gate is closed; `known` if it was in the store before.
+    pub fn new(row: Workspace, known: bool, store: Store, metrics: Arc<Metrics>, home: PathBuf) -> Arc<Self> {
         let (gate, opened) = watch::channel(Gate::Preparing);
         let owner = Owner { uid: row.uid, gid: row.gid };
         let fs = Arc::new(Fs::new(store, metrics, opened, owner, home));
         Arc::new(Self {
             row: Mutex::new(row),
+            known,
             gate,
             fs,
             mounted: Mutex::new(None),
             progress: watch::channel(Progress::default()).0,
             cancelled: AtomicBool::new(false),
         })
+    }
+
+    /// Whether it was in the store before this mount was asked for.
+    pub fn was_known(&self) -> bool {
+        self.known
     }
 
     /// Its row as it is now.
@@ -113,6 +121,11 @@ impl Live {
         self.mounted.lock().as_ref().is_some_and(|mounted| !mounted.ended())
     }
 
+    /// Whether it was mounted and somebody else took it down.
+    pub fn was_taken_down(&self) -> bool {
+        self.mounted.lock().as_ref().is_some_and(Mounted::ended)
+    }
+
     /// Mounts the workspace on its path, which must be checked.
     pub fn mount(&self, settings: &Settings, runtime: Handle) -> Result<(), Failure> {
         let row = self.row();
@@ -131,7 +144,7 @@ impl Live {
     }
 
     /// Unmounts; with `detach` even while files are open, which then go on
-    /// being served until they are closed: the session is handed back to be kept until it ends.
+    /// being served until they are closed: the session is handed back for that.
     pub fn unmount(&self, detach: bool) -> Result<Option<Mounted>, Failure> {
         if self.is_mounted() {
             mounting::unmount(&self.row().path, detach)?;

@@ -32,36 +32,30 @@ pub fn find(repository: &Repository, row: &Workspace) -> Result<Option<PathBuf>,
 pub fn remove(daemon: &Daemon, row: &Workspace) {
     let repositories = daemon.store.repositories().unwrap_or_default();
     let Some(repository) = repositories.iter().find(|repository| repository.id == row.repository) else { return };
-    let removed = match find(repository, row) {
-        Ok(Some(admin)) => gitdir::remove_worktree(&repository.gitdir, &admin).map_err(Failure::from),
-        Ok(None) => Ok(()),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = removed {
+    if let Err(error) = remove_entry(repository, row) {
         tracing::warn!(workspace = row.name, "worktree entry: {error}");
     }
 }
 
-/// Makes the entry of `row` fit `record`.
-///
-/// An entry that is there is kept, with whatever the user did to its HEAD,
-/// unless the workspace moves to another commit.
+/// Removes the entry of `row`, if it has one.
+pub fn remove_entry(repository: &Repository, row: &Workspace) -> Result<(), Failure> {
+    match find(repository, row)? {
+        Some(admin) => Ok(gitdir::remove_worktree(&repository.gitdir, &admin)?),
+        None => Ok(()),
+    }
+}
+
+/// Makes the entry of `row` fit `record`. One that is there is kept, with whatever the user did to its HEAD.
 pub fn write(
     daemon: &Daemon,
     repository: &Repository,
     row: &mut Workspace,
     record: &GenerationRecord,
     head: &HeadSpec,
-    moved: bool,
 ) -> Result<(), Failure> {
     let admin = match find(repository, row)? {
-        Some(admin) if !moved => admin,
-        found => {
-            if let Some(admin) = found {
-                gitdir::remove_worktree(&repository.gitdir, &admin)?;
-            }
-            add(daemon, repository, row, head)?
-        }
+        Some(admin) => admin,
+        None => add(daemon, repository, row, head)?,
     };
     row.admin = Some(admin.clone());
     daemon.store.put_workspace(row)?;

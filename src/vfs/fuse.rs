@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use fuser::{
     BackgroundSession, Config, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
 };
 use tokio::runtime::Handle;
 
@@ -24,6 +24,7 @@ use super::attr::Attr;
 use super::errno::Errno;
 use super::interrupt::interrupted;
 use super::ops::{Answer, Found, Fs, KEEP, Shown};
+use super::{latency, mount};
 use crate::index::ino::Ino;
 use crate::store::EntryKind;
 
@@ -46,7 +47,7 @@ pub struct MountOptions {
     pub readdirplus: bool,
 }
 
-/// A mounted filesystem. Dropping it unmounts what is still mounted.
+/// A mounted filesystem. Dropping it unmounts nothing: its threads serve until the kernel lets go.
 pub struct Mounted {
     session: BackgroundSession,
 }
@@ -54,21 +55,16 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts `fs` on `path`, read-only. Waiting requests run on `runtime`.
     pub fn new(fs: Arc<Fs>, path: &Path, options: &MountOptions, runtime: Handle) -> io::Result<Self> {
-        // No `default_permissions`: everything is readable by all who may look in at all, nothing can be written, and
-        // the kernel would ask for attributes, and so for sizes, before each open.
+        // Without `default_permissions`: everything is readable by all who may look in at all, nothing can be written,
+        // and the kernel would ask for attributes, and so for sizes, before each open.
+        let device = mount::attach(path, &options.source, options.allow_other)?;
+        let acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         let mut config = Config::default();
-        config.mount_options = vec![
-            MountOption::FSName(options.source.clone()),
-            MountOption::RO,
-            MountOption::NoSuid,
-            MountOption::NoDev,
-            MountOption::NoAtime,
-        ];
-        config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(options.threads.max(1));
         config.clone_fd = options.threads > 1;
         let adapter = Adapter { fs, runtime, readdirplus: options.readdirplus };
-        let session = Session::new(adapter, path, &config)?.spawn()?;
+        let session = Session::from_fd(adapter, device, acl, config)?.spawn()?;
+        mount::widen_read_ahead(path);
         Ok(Self { session })
     }
 
@@ -94,6 +90,7 @@ impl Adapter {
         operate: impl FnOnce(&Arc<Fs>, &Arc<Shown>) -> Answer<T> + Send + 'static,
         reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
     ) {
+        latency::request();
         let waiting = match self.fs.shown() {
             Err(errno) => return reply(Err(errno)),
             Ok(Some(shown)) => match operate(&self.fs, &shown) {

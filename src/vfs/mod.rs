@@ -3,7 +3,7 @@
 //! In reading order: [`attr`] and [`errno`] are the vocabulary; [`inode`] maps
 //! numbers to files; [`ops`] holds every operation as a plain function,
 //! testable without a mount; [`fuse`] is the one place that speaks FUSE;
-//! [`interrupt`] notices that a waiting reader was killed.
+//! `mount` attaches a connection to a directory; `latency` keeps CPUs awake during bursts; [`interrupt`] notices that a waiting reader was killed.
 //!
 //! No operation waits: what needs the network comes back as a future.
 
@@ -12,6 +12,8 @@ pub mod errno;
 pub mod fuse;
 pub mod inode;
 pub mod interrupt;
+mod latency;
+mod mount;
 pub mod ops;
 
 pub use errno::Errno;

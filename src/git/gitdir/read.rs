@@ -76,19 +76,25 @@ impl Objects {
         Ok(CommitInfo { tree: commit.tree(), time })
     }
 
-    /// Whether the `depth` youngest generations of ancestors of `id`, itself included, are here; `None`: all of them.
-    pub fn has_history(&self, id: &ObjectId, depth: Option<u32>) -> Result<bool, GitdirError> {
+    /// Whether the `depth` youngest generations of ancestors of `id`, itself included, are here and none of the
+    /// `shallow` commits hides some of them from Git.
+    pub fn has_history(&self, id: &ObjectId, depth: u32, shallow: &[ObjectId]) -> Result<bool, GitdirError> {
         let mut seen = HashSet::from([*id]);
         let mut level = vec![*id];
         let mut buffer = Vec::new();
-        let mut left = depth.unwrap_or(u32::MAX);
-        while !level.is_empty() && left > 0 {
-            left -= 1;
+        for left in (0..depth).rev() {
             let mut next = Vec::new();
             for id in level {
                 let Some(data) = self.read(&id, ObjectKind::Commit, &mut buffer)? else { return Ok(false) };
                 let commit = CommitRef::from_bytes(data, self.kind).map_err(|error| broken(id, &error))?;
-                next.extend(commit.parents().filter(|parent| seen.insert(*parent)));
+                let parents: Vec<ObjectId> = commit.parents().collect();
+                if left > 0 && !parents.is_empty() && shallow.contains(&id) {
+                    return Ok(false);
+                }
+                next.extend(parents.into_iter().filter(|parent| seen.insert(*parent)));
+            }
+            if next.is_empty() {
+                break;
             }
             level = next;
         }
