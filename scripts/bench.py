@@ -395,8 +395,10 @@ class Bench:
     def group_store(self):
         home, mount = self.full()
         status = json.loads(self.larder(home, "status", mount, "--json"))
-        status = status[0] if isinstance(status, list) else status.get("workspaces", [status])[0]
+        status = status["rows"][0] if "rows" in status else status
         raw = status["hydrated_bytes"]
+        if not raw:
+            raise RuntimeError("nothing is hydrated")
         files = [path for path in home.rglob("*") if path.is_file() and not path.is_symlink()]
         store = [path for path in files if path.suffix == ".redb"] or [max(files, key=lambda path: path.stat().st_size)]
         on_disk = sum(path.stat().st_blocks * 512 for path in store)

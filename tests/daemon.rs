@@ -529,3 +529,32 @@ fn settings_that_make_no_sense_are_refused() {
         assert!(fixture.mounts().is_empty());
     }
 }
+
+#[test]
+fn a_remount_stays_and_the_log_says_what_happened() {
+    let Some(fixture) = Fixture::new() else { return };
+    let source = fixture.path("source");
+    repos::small(&source);
+    let mount = fixture.mount(text(&source), "m");
+    fixture.ok(&["unmount", text(&mount)]);
+    fixture.ok(&["mount", text(&source), text(&mount)]);
+    // Longer than the daemon's housekeeping takes to let go of the first session.
+    thread::sleep(Duration::from_secs(7));
+    assert_eq!(fs::read(mount.join("a.txt")).expect("still mounted"), b"alpha\n");
+    let log = fs::read_to_string(fixture.path("home/daemon.log")).expect("there is a log");
+    assert!(log.contains("daemon started"), "{log}");
+}
+
+#[test]
+fn an_unmounted_workspace_can_be_purged_and_a_failed_one_leaves_nothing() {
+    let Some(fixture) = Fixture::new() else { return };
+    let source = fixture.path("source");
+    repos::small(&source);
+    let mount = fixture.mount(text(&source), "m");
+    fixture.ok(&["unmount", text(&mount)]);
+    fixture.fails(&[exit::NOT_FOUND], &["unmount", text(&mount)]);
+    fixture.ok(&["unmount", "m", "--purge"]);
+    assert!(rows(fixture.json(&["list"])).is_empty());
+    fixture.fails(&[exit::NOT_FOUND], &["mount", text(&source), text(&mount), "--rev", "no-such-branch"]);
+    assert!(rows(fixture.json(&["list"])).is_empty());
+}

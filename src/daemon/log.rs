@@ -29,7 +29,8 @@ impl io::Write for Flushing {
 
 /// Sends `tracing` to `path`, rotated as `settings` say; in the foreground to stderr as well.
 pub fn init(path: &Path, settings: &Log, foreground: bool) -> io::Result<()> {
-    let filter = EnvFilter::try_new(format!("warn,larder={}", settings.level.as_str())).map_err(io::Error::other)?;
+    let filter =
+        EnvFilter::try_new(format!("warn,fuser=error,larder={}", settings.level.as_str())).map_err(io::Error::other)?;
     let rotation = RollingConditionBasic::new().max_size(settings.max_bytes);
     let file =
         BasicRollingFileAppender::new(path, rotation, settings.files.saturating_sub(1)).map_err(io::Error::other)?;

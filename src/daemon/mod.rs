@@ -45,6 +45,8 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 /// Everything one daemon owns.
 pub struct Daemon {
     config: Config,
+    // This program, as it was called when it started: later it may have been replaced by a newer one.
+    binary: std::path::PathBuf,
     store: Store,
     metrics: Arc<Metrics>,
     runtime: Handle,
@@ -73,6 +75,8 @@ pub fn run(config: &Config, foreground: bool) -> Result<(), Failure> {
 }
 
 fn start(config: &Config) -> Result<(), Failure> {
+    let binary = std::env::current_exe()
+        .map_err(|error| Failure::new(FailureClass::Other, format!("this program can't be found: {error}")))?;
     let options = StoreOptions { cache_bytes: config.settings.store.cache_bytes };
     let store = Store::open(&config.store_path, &options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -84,6 +88,7 @@ fn start(config: &Config) -> Result<(), Failure> {
         .map_err(|error| Failure::new(FailureClass::Other, format!("cannot start threads: {error}")))?;
     let daemon = Arc::new(Daemon {
         config: config.clone(),
+        binary,
         store,
         metrics: Arc::default(),
         runtime: runtime.handle().clone(),

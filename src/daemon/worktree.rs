@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use gix::ObjectId;
 
 use super::Daemon;
-use super::protocol::{Failure, FailureClass};
+use super::protocol::Failure;
 use crate::git::fsmonitor::{HookTarget, Token};
 use crate::git::gitdir::{self, HeadSpec, WorktreeSpec};
 use crate::git::index_file::{self, ExcludeFile, IndexSpec, Stat, StatRequest, UntrackedSpec};
@@ -63,10 +63,8 @@ pub fn write(
 }
 
 fn add(daemon: &Daemon, repository: &Repository, row: &Workspace, head: &HeadSpec) -> Result<PathBuf, Failure> {
-    let binary = std::env::current_exe()
-        .map_err(|error| Failure::new(FailureClass::Other, format!("this program can't be found: {error}")))?;
     let target = HookTarget { workspace: row.id, socket: daemon.config.socket.clone() };
-    let spec = WorktreeSpec { name: &row.name, mount: &row.path, head, hook: Some((&binary, &target)) };
+    let spec = WorktreeSpec { name: &row.name, mount: &row.path, head, hook: Some((&daemon.binary, &target)) };
     let added = gitdir::add_worktree(&repository.gitdir, &spec)?;
     if !added.config_applies {
         tracing::warn!(
