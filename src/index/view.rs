@@ -24,6 +24,7 @@ const UNKNOWN: u64 = u64::MAX;
 /// One directory: its entries and, beside each, its raw size where known.
 pub struct Directory {
     store: Store,
+    id: ObjectId,
     listing: Listing,
     // Read from the store when a size is first asked for: listing names needs none.
     sizes: OnceLock<Vec<AtomicU64>>,
@@ -56,13 +57,25 @@ impl Directory {
 
     fn sizes(&self) -> &[AtomicU64] {
         self.sizes.get_or_init(|| {
-            let blobs: Vec<ObjectId> =
-                self.listing.iter().filter(|entry| entry.kind.is_blob()).map(|entry| entry.id).collect();
-            // A store that fails here fails again, and is reported, when the size is resolved.
-            let mut known = self.store.sizes(&blobs).unwrap_or_default().into_iter();
-            let size = |entry: Entry<'_>| if entry.kind.is_blob() { known.next().flatten() } else { Some(0) };
-            self.listing.iter().map(size).map(|size| AtomicU64::new(size.unwrap_or(UNKNOWN))).collect()
+            // A store that fails here fails again, and is reported, when a size is resolved.
+            if let Ok(Some(known)) = self.store.tree_sizes(&self.id, self.listing.len()) {
+                return known.into_iter().map(AtomicU64::new).collect();
+            }
+            let sizes = self.looked_up();
+            if !sizes.contains(&UNKNOWN) {
+                self.store.note_tree_sizes(&self.id, sizes.clone());
+            }
+            sizes.into_iter().map(AtomicU64::new).collect()
         })
+    }
+
+    /// The size of each entry from its own row.
+    fn looked_up(&self) -> Vec<u64> {
+        let blobs: Vec<ObjectId> =
+            self.listing.iter().filter(|entry| entry.kind.is_blob()).map(|entry| entry.id).collect();
+        let mut known = self.store.sizes(&blobs).unwrap_or_default().into_iter();
+        let size = |entry: Entry<'_>| if entry.kind.is_blob() { known.next().flatten() } else { Some(0) };
+        self.listing.iter().map(size).map(|size| size.unwrap_or(UNKNOWN)).collect()
     }
 
     fn bytes(&self) -> usize {
@@ -102,7 +115,7 @@ impl View {
             return Ok(directory);
         }
         let listing = self.store.tree(id)?.ok_or(IndexError::MissingTree(*id))?;
-        let directory = Arc::new(Directory { store: self.store.clone(), listing, sizes: OnceLock::new() });
+        let directory = Arc::new(Directory { store: self.store.clone(), id: *id, listing, sizes: OnceLock::new() });
         let mut cache = self.cache.lock();
         cache.insert(*id, Arc::clone(&directory));
         Ok(directory)

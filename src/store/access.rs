@@ -8,10 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use gix::ObjectId;
 
-use super::Store;
 use super::db::{Inner, Wait};
 use super::error::{Failure, StoreError};
 use super::schema::ACCESS;
+use super::{Store, tree_sizes};
 
 /// Uses noted at most between two flushes: about 6 MB. Beyond it a use is forgotten, which costs an object an hour or
 /// so of its age.
@@ -49,15 +49,18 @@ impl Store {
 impl Inner {
     pub(super) fn flush(&self) -> Result<(), StoreError> {
         let noted = std::mem::take(&mut *self.access.lock());
-        if noted.is_empty() && !self.has_unsynced() {
+        // What a failed flush loses of these is computed again.
+        let sizes = std::mem::take(&mut *self.tree_sizes.lock());
+        if noted.is_empty() && sizes.is_empty() && !self.has_unsynced() {
             return Ok(());
         }
-        let bytes = 64 * noted.len() as u64;
+        let bytes = 64 * noted.len() as u64 + sizes.bytes();
         let flushed = self.write("flushing the store", Wait::Durable, bytes, |txn| {
             let mut access = txn.open_table(ACCESS)?;
             for (id, hour) in &noted {
                 access.insert(id.as_bytes(), hour)?;
             }
+            tree_sizes::write(txn, &sizes)?;
             Ok::<_, Failure>(())
         });
         if flushed.is_err() {

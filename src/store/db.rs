@@ -26,6 +26,7 @@ use redb::{
 };
 
 use super::error::{Failure, StoreError, StoreErrorKind};
+use super::tree_sizes::Noted;
 use super::{large, schema};
 
 /// Commits until one is made durable: a crash loses at most that many batches of objects, which can be fetched again.
@@ -84,6 +85,8 @@ pub(super) struct Inner {
     pub(super) damaged: AtomicU64,
     /// Last uses not yet written, in hours since 1970.
     pub(super) access: Mutex<HashMap<ObjectId, u32>>,
+    /// Sizes of whole directories, not written yet. Never held together with `access`.
+    pub(super) tree_sizes: Mutex<Noted>,
 }
 
 impl Inner {
@@ -125,6 +128,7 @@ impl Inner {
             unsynced: AtomicU32::new(0),
             damaged: AtomicU64::new(0),
             access: Mutex::default(),
+            tree_sizes: Mutex::default(),
         }
     }
 

@@ -25,6 +25,7 @@ mod rows;
 mod schema;
 mod stats;
 pub mod tree;
+mod tree_sizes;
 
 #[cfg(test)]
 mod fault;

@@ -19,6 +19,9 @@ pub(super) const PENDING: TableDefinition<u64, u64> = TableDefinition::new("pend
 pub(super) const TREES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("trees");
 /// Object id → raw size (u64, little-endian), sealed.
 pub(super) const SIZES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("sizes");
+/// Tree id → raw sizes of its entries in the listing's order (u64s, little-endian), sealed: what listing a directory with
+/// attributes needs, in one row.
+pub(super) const TREE_SIZES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("tree_sizes");
 /// (workspace, generation) → JSON, sealed.
 pub(super) const GENERATIONS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("generations");
 /// Workspace → JSON, sealed.
@@ -108,7 +111,7 @@ fn version(db: &impl ReadableDatabase) -> Result<Option<u64>, Failure> {
 fn create(db: &Database, newest: u64) -> Result<u64, Failure> {
     let mut txn = db.begin_write()?;
     txn.set_quick_repair(true);
-    for table in [BLOBS, TREES, SIZES] {
+    for table in [BLOBS, TREES, SIZES, TREE_SIZES] {
         txn.open_table(table)?;
     }
     for table in [WORKSPACES, REPOSITORIES, CHUNKS] {

@@ -105,6 +105,11 @@ impl Inodes {
         self.nodes.lock().get(&ino.0).map(|node| node.what)
     }
 
+    /// Whether `ino` is free, or is `name` in `parent` already.
+    pub fn is_free_for(&self, ino: Ino, parent: Ino, name: &[u8]) -> bool {
+        self.nodes.lock().get(&ino.0).is_none_or(|node| node.parent == parent && *node.name == *name)
+    }
+
     /// Counts one look-up of `name` in `parent` and returns its number: `ino`
     /// unless another file has it.
     pub fn look_up(&self, ino: Ino, parent: Ino, name: &[u8], what: What) -> Ino {

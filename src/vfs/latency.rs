@@ -52,20 +52,17 @@ impl Keeper {
 fn keep(requests: &AtomicU64, awake: &AtomicBool) -> ! {
     loop {
         thread::park();
+        // At once: a walk is over in a few hundred milliseconds, and requests that were no burst cost one period.
+        let held = hold();
+        awake.store(true, Ordering::Relaxed);
         let mut before = requests.load(Ordering::Relaxed);
-        thread::sleep(PERIOD);
-        let mut held = None;
         loop {
+            thread::sleep(PERIOD);
             let now = requests.load(Ordering::Relaxed);
             if now - before < BURST {
                 break;
             }
             before = now;
-            if held.is_none() {
-                held = hold();
-                awake.store(true, Ordering::Relaxed);
-            }
-            thread::sleep(PERIOD);
         }
         awake.store(false, Ordering::Relaxed);
         drop(held);

@@ -419,7 +419,7 @@ impl Fs {
 
     /// Whether the number of a listed entry is free or its own; where it is not, `lookup` finds the right one.
     pub fn owns_number(&self, parent: Ino, listed: &Listed<'_>) -> bool {
-        self.inodes.get(listed.ino).is_none_or(|node| node.parent == parent && *node.name == *listed.name)
+        self.inodes.is_free_for(listed.ino, parent, listed.name)
     }
 
     /// The value of the extended attribute `name`; never hydrates.
