@@ -117,13 +117,6 @@ class Bench:
         child = self.spawn(sys.executable, self.opt.netproxy, "--listen", port, "--target", target, "--rtt-ms", rtt_ms, ready_port=port)
         return child, port
 
-    def drop_caches(self):
-        if os.geteuid() == 0:
-            self.run("sync")
-            pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
-
-    # -- larder
-
     def home(self):
         self.count += 1
         home = self.work / f"home{self.count}"

@@ -3,7 +3,7 @@
 #   bench.sh [CORPUS_DIR] [NAME...]   CORPUS_DIR: where corpus.sh keeps or makes linux.git (default /tmp/corpus)
 #                                     NAME: only these (bench.sh DIR list prints them)
 # A markdown table on stdout, progress on stderr. Needs ../shared/bench (corpus.sh, netproxy.py); SHARED=DIR elsewhere.
-# Caches of the kernel are dropped only when run by root; everything made is removed at the end.
+# "Cold" is a fresh mount of a hydrated store: no cache of the kernel's is dropped. Everything made is removed at the end.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 corpus=${1:-/tmp/corpus}

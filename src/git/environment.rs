@@ -22,7 +22,7 @@ const OUTPUT_BYTES: u64 = 4 << 20;
 
 /// Variables by which a hook or alias binds Git to one repository; `git rev-parse --local-env-vars`
 /// without the ones that carry `git -c` settings, which are the user's wish.
-const REPOSITORY_VARIABLES: &[&str] = &[
+pub const REPOSITORY_VARIABLES: &[&str] = &[
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
     "GIT_DIR",

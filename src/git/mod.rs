@@ -9,7 +9,7 @@
 //! It refuses to speak older protocols, to write credentials anywhere, and to
 //! hand on an object it did not hash itself.
 
-mod environment;
+pub mod environment;
 pub mod error;
 pub mod fetch_commit;
 pub mod fsmonitor;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::Client;
 use crate::config::Config;
 use crate::daemon::protocol::{Failure, FailureClass, MAX_LINE_BYTES};
+use crate::git::environment::REPOSITORY_VARIABLES;
 
 /// A daemon starts in milliseconds; restoring many mounts does not come before its first answer.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -127,23 +128,7 @@ fn spawn(config: &Config) -> Result<Child, Failure> {
 
 /// Whether a variable of Git's binds a command to one repository or index.
 pub fn is_about_one_repository(name: &str) -> bool {
-    const NAMES: [&str; 14] = [
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-        "GIT_COMMON_DIR",
-        "GIT_DIR",
-        "GIT_GRAFT_FILE",
-        "GIT_IMPLICIT_WORK_TREE",
-        "GIT_INDEX_FILE",
-        "GIT_INTERNAL_SUPER_PREFIX",
-        "GIT_NAMESPACE",
-        "GIT_NO_REPLACE_OBJECTS",
-        "GIT_OBJECT_DIRECTORY",
-        "GIT_PREFIX",
-        "GIT_REPLACE_REF_BASE",
-        "GIT_SHALLOW_FILE",
-        "GIT_WORK_TREE",
-    ];
-    NAMES.contains(&name)
+    REPOSITORY_VARIABLES.contains(&name)
 }
 
 fn remove_if_there(path: &Path) -> Result<(), Failure> {
