@@ -162,7 +162,9 @@ fn an_interrupted_reader_returns_at_once_and_others_read_on() {
     let fresh = fixture.mount(&git_url(proxy.port(), "wide"), "fresh");
     proxy.arm(Fault::Stall, 0, ALWAYS);
     for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
-        let mut reader = Command::new("cat")
+        // Whoever runs the tests in the background may have had SIGINT ignored, which is inherited.
+        let mut reader = Command::new("env")
+            .args(["--default-signal", "cat"])
             .arg(mount.join("alone/file"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -164,7 +164,7 @@ pub fn unmount(path: &Path, detach: bool) -> Result<(), Failure> {
 /// Without privilege, the setuid helper of libfuse unmounts.
 fn fusermount(path: &Path, detach: bool) -> io::Result<()> {
     let mut command = Command::new("fusermount3");
-    command.arg(if detach { "-uzq" } else { "-uq" }).arg("--").arg(path);
+    command.arg(if detach { "-uz" } else { "-u" }).arg("--").arg(path);
     let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(());
