@@ -155,6 +155,12 @@ impl Hydrator {
         }
     }
 
+    /// Whether `id` arrived and is on its way into the store. Ask this before the store: what is committed in between is
+    /// then found there.
+    pub fn holds(&self, id: &ObjectId) -> bool {
+        self.0.0.state.lock().flights.holds(id)
+    }
+
     /// Queues `wants` that nobody waits for yet.
     pub fn prefetch(&self, wants: &[Want]) {
         let core = &self.0.0;

@@ -194,6 +194,11 @@ impl Flights {
         self.finish(id, &Ok(landed.clone()));
     }
 
+    /// Whether `id` arrived and is not committed yet.
+    pub fn holds(&self, id: &ObjectId) -> bool {
+        self.landing.contains_key(id)
+    }
+
     /// `ids` were committed, or given up: the store answers for them from now on.
     pub fn settle(&mut self, ids: &[ObjectId]) {
         for id in ids {

@@ -434,7 +434,9 @@ impl Fs {
         match name {
             b"user.larder.oid" => Ok(id.to_string().into_bytes()),
             b"user.larder.hydrated" => {
-                let here = !blob || self.store.contains(&id).map_err(|error| Errno::from(&error))?;
+                let here = !blob
+                    || shown.hydrator.holds(&id)
+                    || self.store.contains(&id).map_err(|error| Errno::from(&error))?;
                 Ok(if here { b"1".to_vec() } else { b"0".to_vec() })
             }
             _ => Err(Errno::ENODATA),
