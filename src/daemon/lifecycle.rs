@@ -67,7 +67,13 @@ impl Daemon {
             self.forget(&live);
             return Err(failure);
         }
-        Ok(Answer::Workspaces(vec![self.status_of(&live)?]))
+        self.told(live).await
+    }
+
+    /// The answer that describes `live`: counting what is cached reads every tree.
+    async fn told(self: &Arc<Self>, live: Arc<Live>) -> Result<Answer, Failure> {
+        let daemon = Arc::clone(self);
+        blocking(move || Ok(Answer::Workspaces(vec![daemon.status_of(&live)?]))).await
     }
 
     async fn mount_sync(self: &Arc<Self>, live: &Arc<Live>, job: prepare::Job) -> Result<(), Failure> {
@@ -184,7 +190,7 @@ impl Daemon {
     ) -> Result<Answer, Failure> {
         let live = self.find(target)?;
         match live.row().state {
-            WorkspaceState::Ready => return Ok(Answer::Workspaces(vec![self.status_of(&live)?])),
+            WorkspaceState::Ready => return self.told(live).await,
             WorkspaceState::Unmounted => {
                 let text = format!("{target} is not mounted");
                 return Err(Failure::new(FailureClass::Refused, text).hint("`larder mount` mounts it again"));
@@ -196,7 +202,7 @@ impl Daemon {
         let (daemon, preparing) = (Arc::clone(self), Arc::clone(&live));
         let work = blocking(move || daemon.prepare_mounted(&preparing, &job));
         server::with_progress(live.progress(), read, write, || {}, work).await?;
-        Ok(Answer::Workspaces(vec![self.status_of(&live)?]))
+        self.told(live).await
     }
 
     /// `larder unmount`.

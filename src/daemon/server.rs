@@ -12,8 +12,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::Daemon;
-use super::client;
 use super::protocol::{Answer, Envelope, Failure, FailureClass, MAX_LINE_BYTES, PROTOCOL_VERSION, Reply, Request};
+use super::{client, lifecycle};
 use crate::config::Config;
 
 /// Clients served at once; a further one waits.
@@ -156,9 +156,7 @@ async fn blocking(
     act: impl FnOnce(&Arc<Daemon>) -> Result<Answer, Failure> + Send + 'static,
 ) -> Result<Answer, Failure> {
     let daemon = Arc::clone(daemon);
-    tokio::task::spawn_blocking(move || act(&daemon))
-        .await
-        .unwrap_or_else(|error| Err(Failure::new(FailureClass::Other, format!("the daemon failed: {error}"))))
+    lifecycle::blocking(move || act(&daemon)).await
 }
 
 /// Sends progress while `work` runs. When the client hangs up, `cancel` is called and the work's end awaited.

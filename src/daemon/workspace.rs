@@ -162,9 +162,4 @@ impl Live {
         let state = self.row.lock().state;
         if self.is_mounted() || state == WorkspaceState::Preparing { state } else { WorkspaceState::Unmounted }
     }
-
-    /// Inodes the kernel knows.
-    pub fn inode_count(&self) -> usize {
-        self.fs.inode_count()
-    }
 }

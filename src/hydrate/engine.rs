@@ -8,7 +8,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -84,7 +84,6 @@ pub(super) struct Core {
     pub(super) spare: Mutex<Vec<Box<dyn Connection>>>,
     pub(super) abilities: Mutex<Option<Abilities>>,
     pub(super) offline: AtomicBool,
-    pub(super) threads: AtomicUsize,
 }
 
 /// Brings objects into the store; cheap to clone. When the last clone is
@@ -121,7 +120,6 @@ impl Hydrator {
             spare: Mutex::new(connection.into_iter().collect()),
             abilities: Mutex::new(abilities),
             offline: AtomicBool::new(false),
-            threads: AtomicUsize::new(0),
         }))))
     }
 
@@ -159,22 +157,6 @@ impl Hydrator {
     /// then found there.
     pub fn holds(&self, id: &ObjectId) -> bool {
         self.0.0.state.lock().flights.holds(id)
-    }
-
-    /// Queues `wants` that nobody waits for yet.
-    pub fn prefetch(&self, wants: &[Want]) {
-        let core = &self.0.0;
-        let mut state = core.state.lock();
-        if state.closed {
-            return;
-        }
-        for want in wants {
-            state.flights.prefetch(*want, Class::Sibling);
-        }
-        core.observe(&state);
-        Core::start_workers(core, &mut state);
-        drop(state);
-        core.work.notify_all();
     }
 
     /// Learns the raw sizes of `ids` without their contents, in one request.
@@ -217,11 +199,6 @@ impl Hydrator {
     pub fn last_error(&self) -> Option<RemoteError> {
         self.0.0.state.lock().last_error.clone()
     }
-
-    /// Worker threads alive; they outlive the hydrator by at most one time-out.
-    pub fn threads(&self) -> usize {
-        self.0.0.threads.load(Ordering::Relaxed)
-    }
 }
 
 impl Core {
@@ -241,10 +218,7 @@ impl Core {
             let started =
                 std::thread::Builder::new().name(format!("hydrate-{slot}")).spawn(move || worker::run(&owned, slot));
             match started {
-                Ok(_) => {
-                    state.workers[slot] = true;
-                    core.threads.fetch_add(1, Ordering::Relaxed);
-                }
+                Ok(_) => state.workers[slot] = true,
                 Err(error) if slot == 0 => {
                     let error = RemoteError::new(FailureKind::Local, format!("cannot start a thread: {error}"));
                     state.flights.fail_all(&error);

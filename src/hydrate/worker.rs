@@ -58,8 +58,6 @@ pub(super) fn run(core: &Arc<Core>, slot: usize) {
             Job::Sizes(query) => sizes(core, &mut connection, query),
         }
     }
-    drop(connection);
-    core.threads.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Waits for work that this slot may take. `None`: end the thread.

@@ -29,8 +29,6 @@ impl Errno {
     pub const ERANGE: Self = Self(libc::ERANGE);
     /// The reader was signalled.
     pub const EINTR: Self = Self(libc::EINTR);
-    /// The mount is read-only.
-    pub const EROFS: Self = Self(libc::EROFS);
 }
 
 impl From<&RemoteError> for Errno {

@@ -143,11 +143,6 @@ impl Fs {
         self.owner
     }
 
-    /// The path of `ino` from the root.
-    pub fn path(&self, ino: Ino) -> Vec<u8> {
-        self.inodes.path(ino)
-    }
-
     /// The gate's state now, without waiting.
     pub fn shown(&self) -> Result<Option<Arc<Shown>>, Errno> {
         match &*self.gate.borrow() {
@@ -457,11 +452,6 @@ impl Fs {
     /// The disk that holds the cache: what is free there is what can still be hydrated.
     pub fn disk(&self) -> Result<rustix::fs::StatVfs, Errno> {
         rustix::fs::statvfs(&self.home).map_err(|error| Errno(error.raw_os_error()))
-    }
-
-    /// Inodes the kernel knows.
-    pub fn inode_count(&self) -> usize {
-        self.inodes.len()
     }
 
     /// The path `larder waits` shows.
