@@ -39,9 +39,10 @@ pub use batch::Batch;
 pub use error::{StoreError, StoreErrorKind};
 pub use git_tree::{TreeError, listing_from_git};
 pub use large::LargeBlob;
-pub use read::BlobInfo;
+pub use read::{BlobInfo, Losses};
 pub use record::{
-    Depth, Generation, GenerationRecord, ObjectIdText, Repository, RepositoryId, Workspace, WorkspaceId, WorkspaceState,
+    Depth, Generation, GenerationRecord, ObjectIdText, PendingWarm, Repository, RepositoryId, Workspace, WorkspaceId,
+    WorkspaceState,
 };
 pub use row::FRAME_BYTES;
 pub use stats::StoreStats;

@@ -35,6 +35,13 @@ pub struct BlobInfo {
     pub blake3: [u8; 32],
 }
 
+/// How often objects may have left the store; two that differ say that some may have left in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Losses {
+    damaged: u64,
+    epoch: u64,
+}
+
 /// What a look-up found.
 enum Found<T> {
     Good(T),
@@ -161,6 +168,11 @@ impl Store {
     /// Objects found damaged since the store was opened.
     pub fn damaged(&self) -> u64 {
         self.inner.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Changes whenever objects may have left the store since it was opened: what was known to be here may be gone.
+    pub fn losses(&self) -> Losses {
+        Losses { damaged: self.damaged(), epoch: self.inner.epoch() }
     }
 
     /// Drops the row that was found damaged, unless it was replaced since.

@@ -117,6 +117,21 @@ pub struct GenerationRecord {
     pub origin: String,
 }
 
+/// A warm that goes on after a restart. Not a list of objects: what the store lacks is found again by walking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingWarm {
+    /// Its number.
+    pub id: u64,
+    /// For which workspace.
+    pub workspace: WorkspaceId,
+    /// The tree to walk.
+    pub root: ObjectIdText,
+    /// Git pathspecs; none means everything.
+    pub pathspecs: Vec<String>,
+    /// Larger blobs are left out (raw bytes).
+    pub max_blob_bytes: Option<u64>,
+}
+
 /// An object id that is hexadecimal in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectIdText(pub ObjectId);

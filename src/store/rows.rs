@@ -10,12 +10,13 @@ use serde::de::DeserializeOwned;
 use super::Store;
 use super::db::Wait;
 use super::error::{Failure, StoreError};
-use super::record::{Generation, GenerationRecord, Repository, RepositoryId, Workspace, WorkspaceId};
+use super::record::{Generation, GenerationRecord, PendingWarm, Repository, RepositoryId, Workspace, WorkspaceId};
 use super::row::{seal, unseal};
-use super::schema::{COUNTERS, GENERATIONS, REPOSITORIES, WORKSPACES, counter};
+use super::schema::{COUNTERS, GENERATIONS, REPOSITORIES, WANTS, WORKSPACES, counter};
 
 const NEXT_REPOSITORY: &str = "next_repository";
 const NEXT_WORKSPACE: &str = "next_workspace";
+const NEXT_WARM: &str = "next_warm";
 
 /// Room asked for before writing one row.
 const ROW_BYTES: u64 = 4096;
@@ -59,6 +60,36 @@ impl Store {
         self.inner.write("writing a workspace", Wait::Durable, ROW_BYTES, |txn| {
             put(&mut txn.open_table(WORKSPACES)?, row.id.0, row)
         })
+    }
+
+    /// The next free number of a pending warm, from 1 on (durable).
+    pub fn next_warm_id(&self) -> Result<u64, StoreError> {
+        self.next_number(NEXT_WARM)
+    }
+
+    /// Writes a pending warm's row (durable).
+    pub fn put_warm(&self, row: &PendingWarm) -> Result<(), StoreError> {
+        self.inner
+            .write("writing a warm", Wait::Durable, ROW_BYTES, |txn| put(&mut txn.open_table(WANTS)?, row.id, row))
+    }
+
+    /// Removes pending warms (durable).
+    pub fn remove_warms(&self, ids: &[u64]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.inner.write("removing warms", Wait::Durable, ROW_BYTES, |txn| {
+            let mut table = txn.open_table(WANTS)?;
+            for id in ids {
+                table.remove(id)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// All pending warms, oldest first.
+    pub fn warms(&self) -> Result<Vec<PendingWarm>, StoreError> {
+        self.inner.read("reading warms", |txn| all(&txn.open_table(WANTS)?))
     }
 
     /// Removes a workspace and its generations (durable).

@@ -28,6 +28,8 @@ pub(super) const GENERATIONS: TableDefinition<(u64, u64), &[u8]> = TableDefiniti
 pub(super) const WORKSPACES: TableDefinition<u64, &[u8]> = TableDefinition::new("workspaces");
 /// Repository → JSON, sealed.
 pub(super) const REPOSITORIES: TableDefinition<u64, &[u8]> = TableDefinition::new("repositories");
+/// Number → JSON ([`super::record::PendingWarm`]), sealed: prefetch that must survive a restart.
+pub(super) const WANTS: TableDefinition<u64, &[u8]> = TableDefinition::new("wants");
 /// Object id → hours since 1970 of its last use.
 pub(super) const ACCESS: TableDefinition<&[u8], u32> = TableDefinition::new("access");
 /// Next free numbers and running totals, by name.
@@ -39,7 +41,10 @@ const SCHEMA: &str = "schema";
 pub(super) type Step = fn(&WriteTransaction) -> Result<(), Failure>;
 
 /// `STEPS[n]` leads from version n + 1 to n + 2. Append; never change or remove one.
-pub(super) const STEPS: &[Step] = &[];
+pub(super) const STEPS: &[Step] = &[|txn| {
+    txn.open_table(WANTS)?;
+    Ok(())
+}];
 
 /// Checks the version, creates the tables of a new file, and runs the steps an older one lacks.
 pub(super) fn prepare(db: &Database, steps: &[Step]) -> Result<(), Failure> {
@@ -114,7 +119,7 @@ fn create(db: &Database, newest: u64) -> Result<u64, Failure> {
     for table in [BLOBS, TREES, SIZES, TREE_SIZES] {
         txn.open_table(table)?;
     }
-    for table in [WORKSPACES, REPOSITORIES, CHUNKS] {
+    for table in [WORKSPACES, REPOSITORIES, CHUNKS, WANTS] {
         txn.open_table(table)?;
     }
     txn.open_table(PENDING)?;

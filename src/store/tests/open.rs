@@ -73,6 +73,7 @@ fn an_older_schema_is_brought_up_to_date_step_by_step() {
     let id = put(scratch.store(), b"kept");
     scratch.close();
     let db = scratch.database();
+    set_version(&db, 1);
     let failing: &[schema::Step] = &[STEPS[0], |_| Err(Failure::from(StoreError::corrupt("the step fails half-way")))];
     assert!(schema::prepare(&db, failing).is_err());
     assert!(schema::check(&db, STEPS).is_err(), "reading alone can't bring it up to date");
@@ -88,6 +89,28 @@ fn an_older_schema_is_brought_up_to_date_step_by_step() {
     let error = Store::open(&scratch.path(), &StoreOptions::default()).err().expect("schema 3");
     assert_eq!(error.kind, StoreErrorKind::Newer);
     let _ = id;
+}
+
+fn set_version(db: &redb::Database, version: u64) {
+    let txn = db.begin_write().expect("write");
+    txn.open_table(schema::META).expect("table").insert("schema", version).expect("inserted");
+    txn.commit().expect("committed");
+}
+
+#[test]
+fn a_store_from_before_warms_gets_their_table() {
+    let mut scratch = Scratch::new();
+    let id = put(scratch.store(), b"kept");
+    scratch.close();
+    let db = scratch.database();
+    set_version(&db, 1);
+    let txn = db.begin_write().expect("write");
+    txn.delete_table(schema::WANTS).expect("deleted");
+    txn.commit().expect("committed");
+    drop(db);
+    let store = Store::open(&scratch.path(), &StoreOptions::default()).expect("brought up to date");
+    assert!(store.warms().expect("readable").is_empty());
+    assert_eq!(store.read(&id).expect("readable").as_deref(), Some(&b"kept"[..]));
 }
 
 #[test]
