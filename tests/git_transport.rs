@@ -1,6 +1,11 @@
 //! Every transport against real git: the same objects come over each of them,
 //! every failure has its class, and no fault of the network makes wrong data.
 
+#[path = "common/fake_remote.rs"]
+#[allow(dead_code, reason = "not every lie is told here")]
+mod fake_remote;
+#[path = "git_transport/requests.rs"]
+mod requests;
 #[path = "git_transport/support.rs"]
 mod support;
 
@@ -13,7 +18,7 @@ use gix::ObjectId;
 use gix::objs::Kind;
 use larder::git::fetch_commit::CommitRequest;
 use larder::git::remote::{ConnectOptions, GitConnection};
-use larder::hydrate::remote::{Connection as _, FailureKind, RemoteError};
+use larder::hydrate::remote::{Connection as _, Extent, FailureKind, RemoteError};
 use larder::store::Depth;
 use support::{Daemon, Fault, Fixture, Memory, Web, environment, faulty, git, id, open, remote};
 
@@ -64,7 +69,7 @@ fn everything(fixture: &Fixture, mut connection: GitConnection) {
 
     let wants = fixture.wants();
     let mut blobs = Memory::default();
-    connection.fetch(&wants, &mut blobs).expect("all blobs");
+    connection.fetch(&wants, Extent::Exact, &mut blobs).expect("all blobs");
     assert_eq!(blobs.0.keys().copied().collect::<Vec<_>>(), wants);
     for (blob, (kind, data)) in &blobs.0 {
         assert!(*kind == Kind::Blob && *data == fixture.content(*blob, Kind::Blob));
@@ -76,12 +81,12 @@ fn everything(fixture: &Fixture, mut connection: GitConnection) {
     }
     // The same connection still serves; a tree brings nothing it was not asked to.
     let mut one = Memory::default();
-    connection.fetch(&[fetched.tree], &mut one).expect("the root tree");
+    connection.fetch(&[fetched.tree], Extent::Exact, &mut one).expect("the root tree");
     assert_eq!(one.0.into_keys().collect::<Vec<_>>(), [fetched.tree]);
     let absent = id(&"5".repeat(wants[0].kind().len_in_hex()));
-    let error = connection.fetch(&[wants[0], absent], &mut Memory::default()).expect_err("not there");
+    let error = connection.fetch(&[wants[0], absent], Extent::Exact, &mut Memory::default()).expect_err("not there");
     assert_eq!((error.kind, error.object), (FailureKind::Missing, Some(absent)), "{error}");
-    connection.fetch(&wants[..1], &mut Memory::default()).expect("it connects again by itself");
+    connection.fetch(&wants[..1], Extent::Exact, &mut Memory::default()).expect("it connects again by itself");
 }
 
 fn failure(url: impl AsRef<std::ffi::OsStr>, options: ConnectOptions) -> RemoteError {
@@ -216,6 +221,8 @@ fn smart_http() {
         ("header", FailureKind::Denied),
         ("auth", FailureKind::Denied),
         ("busy", FailureKind::Transient),
+        ("limited", FailureKind::Transient),
+        ("closed", FailureKind::Transient),
         ("broken", FailureKind::Transient),
         ("web", FailureKind::Missing),
         ("dumb", FailureKind::Unsupported),
@@ -225,6 +232,10 @@ fn smart_http() {
         assert_eq!(error.kind, kind, "{behaviour}: {error}");
     }
     assert!(failure(web.url("busy"), fixture.options()).message.contains("retry after 7"));
+    for (behaviour, seconds) in [("limited", Some(1)), ("busy", Some(7)), ("closed", None), ("forbidden", None)] {
+        let error = failure(web.url(behaviour), fixture.options());
+        assert_eq!(error.retry_after, seconds.map(Duration::from_secs), "{behaviour}: {error}");
+    }
     let error = failure(web.url("open").replace("x.git", "absent.git"), fixture.options());
     assert_eq!(error.kind, FailureKind::Missing, "{error}");
     let mut options = fixture.options();
@@ -357,7 +368,7 @@ fn conversation(fixture: &Fixture, port: u16) -> Result<Memory, RemoteError> {
         let mut connection = open(format!("git://127.0.0.1:{port}/x.git"), options.clone())?;
         let commit = connection.resolve(Some("main"))?.commit;
         connection.fetch_commit(&request(commit, packs.path()), &mut memory, &mut |_| ())?;
-        connection.fetch(&fixture.wants(), &mut memory)
+        connection.fetch(&fixture.wants(), Extent::Exact, &mut memory)
     };
     let result = run();
     let left = fs::read_dir(packs.path()).expect("there").count();
@@ -407,7 +418,7 @@ fn a_stuck_transfer_can_be_cancelled() {
         handle.cancel();
     });
     let begun = Instant::now();
-    let error = connection.fetch(&fixture.wants(), &mut Memory::default()).expect_err("cancelled");
+    let error = connection.fetch(&fixture.wants(), Extent::Exact, &mut Memory::default()).expect_err("cancelled");
     assert!(error.message.contains("cancelled") && begun.elapsed() < Duration::from_secs(5), "{error}");
     canceller.join().expect("no panic");
     assert!(connection.resolve(None).is_err(), "it stays cancelled");
@@ -425,14 +436,14 @@ fn connections_leave_no_children_and_no_descriptors() {
     for _ in 0..20 {
         let mut connection = open(&fixture.bare, fixture.options()).expect("bare");
         connection.resolve(None).expect("HEAD");
-        child = running(&fixture);
+        child = serving(&fixture);
         assert!(child.is_some(), "a child serves it");
     }
     assert!(
         child.is_some_and(|child| !Path::new(&format!("/proc/{child}")).exists()),
         "the child is gone, not a zombie"
     );
-    assert_eq!((running(&fixture), descriptors()), (None, 0));
+    assert_eq!((serving(&fixture), descriptors()), (None, 0));
 }
 
 fn marker(fixture: &Fixture) -> String {
@@ -440,7 +451,7 @@ fn marker(fixture: &Fixture) -> String {
 }
 
 /// A process whose command line names the fixture.
-fn running(fixture: &Fixture) -> Option<u32> {
+fn serving(fixture: &Fixture) -> Option<u32> {
     let marker = marker(fixture);
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let process = entry.file_name().to_str()?.parse().ok()?;

@@ -4,7 +4,7 @@
 //! protocol v2 (`protocol`), the pack stream ([`pack`]), and on top of them the
 //! remote that hydration uses ([`remote`]) and what `mount` fetches once
 //! ([`fetch_commit`]). To stock Git on this machine: the [`gitdir`], the
-//! [`index_file`] and the [`fsmonitor`] hook.
+//! [`index_file`] and the [`fsmonitor`] hook. To people: [`pathspec`].
 //!
 //! It refuses to speak older protocols, to write credentials anywhere, and to
 //! hand on an object it did not hash itself.
@@ -20,3 +20,4 @@ mod protocol;
 pub mod remote;
 mod transport;
 pub mod url;
+mod wanted;

@@ -4,14 +4,10 @@
 //! opened again when the server hung up in between or a request failed.
 //! Invariant: after an error nothing of the failed answer is read any more.
 
-use std::collections::HashSet;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
 use gix::ObjectId;
-use gix::objs::Kind;
 
 use super::environment::Environment;
 use super::pack::{self, Options, Spool};
@@ -19,7 +15,8 @@ use super::protocol::packet::Wire;
 use super::protocol::{Capabilities, fetch, object_info, refs};
 use super::transport::Dial;
 use super::url::RepoUrl;
-use crate::hydrate::remote::{Abilities, Connection, FailureKind, LargeSink, Remote, RemoteError, Sink};
+use super::wanted::Wanted;
+use crate::hydrate::remote::{Abilities, Connection, Extent, FailureKind, Remote, RemoteError, Sink};
 
 pub use super::protocol::refs::Resolved;
 pub use super::transport::CancelHandle;
@@ -171,30 +168,36 @@ impl Connection for GitConnection {
         self.server.abilities()
     }
 
-    fn fetch(&mut self, wants: &[ObjectId], sink: &mut dyn Sink) -> Result<(), RemoteError> {
-        let mut missing: HashSet<ObjectId> = wants.iter().copied().collect();
-        if missing.is_empty() {
+    fn fetch(&mut self, wants: &[ObjectId], extent: Extent, sink: &mut dyn Sink) -> Result<(), RemoteError> {
+        if wants.is_empty() {
             return Ok(());
         }
-        let spool = Spool::new(self.scratch.clone());
-        let absent = |id: &ObjectId, address: &str| {
-            RemoteError::new(FailureKind::Missing, format!("{address} does not have the object {id}")).about(*id)
-        };
+        let scratch = self.scratch.clone();
         self.exchange(|wire, server| {
-            let address = wire.address().to_owned();
+            let absent = |id: ObjectId, wire: &Wire| {
+                RemoteError::new(FailureKind::Missing, format!("{} does not have the object {id}", wire.address()))
+                    .about(id)
+            };
             if let Some(id) = wants.iter().find(|id| id.kind() != server.hash) {
-                return Err(absent(id, &address));
+                return Err(absent(*id, wire));
             }
-            // What is wanted by its id comes whatever the filter; it keeps a tree from bringing its blobs.
-            let filter = server.filter.then_some("blob:none");
-            let request = fetch::Request { wants, filter, ..Default::default() };
-            let (_, mut band) = fetch::fetch(wire, server, &request)?;
-            let mut wanted = Wanted { missing: &mut missing, sink };
-            pack::decode(&mut band, Options { spool, ..Options::new(server.hash) }, &mut wanted)?;
-            match wants.iter().find(|id| missing.contains(*id)) {
-                Some(id) => Err(absent(id, &address)),
-                None => Ok(()),
+            let filter = filter(extent, server);
+            let mut wanted = Wanted::new(wants, extent, sink);
+            let ask = |wire: &mut Wire, wants: &[ObjectId], wanted: &mut Wanted<'_>| {
+                let request = fetch::Request { wants, filter: filter.as_deref(), ..Default::default() };
+                let (_, mut band) = fetch::fetch(wire, server, &request)?;
+                let options = Options { spool: Spool::new(scratch.clone()), ..Options::new(server.hash) };
+                pack::decode(&mut band, options, wanted).map(drop)
+            };
+            ask(wire, wants, &mut wanted)?;
+            if filter.is_some() && extent != Extent::Trees {
+                // Git filters out a wanted blob that it met in a wanted tree first; by itself it comes.
+                let left = wanted.expect_missing_only();
+                if !left.is_empty() {
+                    ask(wire, &left, &mut wanted)?;
+                }
             }
+            wanted.first_missing(wants).map_or(Ok(()), |id| Err(absent(id, wire)))
         })
     }
 
@@ -206,40 +209,14 @@ impl Connection for GitConnection {
     }
 }
 
-/// Passes on what was asked for, each object once.
-struct Wanted<'a> {
-    missing: &'a mut HashSet<ObjectId>,
-    sink: &'a mut dyn Sink,
-}
-
-impl Sink for Wanted<'_> {
-    fn object(&mut self, id: ObjectId, kind: Kind, data: Bytes) -> Result<(), RemoteError> {
-        if self.missing.remove(&id) { self.sink.object(id, kind, data) } else { Ok(()) }
-    }
-
-    fn large(&mut self, raw_size: u64) -> Result<Box<dyn LargeSink + '_>, RemoteError> {
-        Ok(Box::new(LargeWanted { missing: self.missing, inner: self.sink.large(raw_size)? }))
-    }
-}
-
-/// A large blob whose id is known only at its end.
-struct LargeWanted<'a> {
-    missing: &'a mut HashSet<ObjectId>,
-    inner: Box<dyn LargeSink + 'a>,
-}
-
-impl Write for LargeWanted<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.inner.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl LargeSink for LargeWanted<'_> {
-    fn finish(self: Box<Self>, id: ObjectId) -> Result<(), RemoteError> {
-        if self.missing.remove(&id) { self.inner.finish(id) } else { Ok(()) }
+/// What the server is asked to leave out.
+fn filter(extent: Extent, server: &Capabilities) -> Option<String> {
+    match extent {
+        _ if !server.filter => None,
+        Extent::Exact | Extent::Trees => Some("blob:none".to_owned()),
+        // Git's limit is the first size that stays behind.
+        Extent::Everything { max_blob_bytes } => {
+            max_blob_bytes.map(|bytes| format!("blob:limit={}", bytes.saturating_add(1)))
+        }
     }
 }

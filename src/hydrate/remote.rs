@@ -6,6 +6,7 @@
 //! against its id, and that no call is silent for longer than the time-out.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use gix::ObjectId;
@@ -45,12 +46,14 @@ pub struct RemoteError {
     pub message: String,
     /// The object that was refused or missing, where there is one.
     pub object: Option<ObjectId>,
+    /// How long the remote asked to be left alone (HTTP `Retry-After`).
+    pub retry_after: Option<Duration>,
 }
 
 impl RemoteError {
     /// An error of `kind`.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), object: None }
+        Self { kind, message: message.into(), object: None, retry_after: None }
     }
 
     /// The same error, naming `object`.
@@ -92,15 +95,30 @@ pub struct Abilities {
     pub object_info: bool,
 }
 
+/// How much of what lies below the wanted objects comes along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The wanted objects and nothing else.
+    Exact,
+    /// Every tree below the wanted trees, no blobs.
+    Trees,
+    /// Every tree and blob below the wanted trees.
+    Everything {
+        /// Blobs above this many raw bytes may be left out, where the server can do that.
+        max_blob_bytes: Option<u64>,
+    },
+}
+
 /// One warm connection; requests on it run one after another.
 pub trait Connection: Send {
     /// What the server offers.
     fn abilities(&self) -> Abilities;
 
-    /// Fetches `wants` in one request. Objects may arrive in any order; those
-    /// delivered before an error stay delivered. A want the server does not
-    /// have is an error of kind [`FailureKind::Missing`].
-    fn fetch(&mut self, wants: &[ObjectId], sink: &mut dyn Sink) -> Result<(), RemoteError>;
+    /// Fetches `wants` and what `extent` adds in one request. Objects may
+    /// arrive in any order; those delivered before an error stay delivered. A
+    /// want the server does not have is an error of kind [`FailureKind::Missing`].
+    /// With [`Extent::Exact`] the sink gets nothing but the wants, each once.
+    fn fetch(&mut self, wants: &[ObjectId], extent: Extent, sink: &mut dyn Sink) -> Result<(), RemoteError>;
 
     /// Raw sizes in bytes of `ids`, in one request; only when [`Abilities::object_info`].
     fn sizes(&mut self, ids: &[ObjectId]) -> Result<Vec<(ObjectId, u64)>, RemoteError>;

@@ -17,7 +17,7 @@ use gix::objs::Kind;
 use super::engine::{Core, SizeQuery};
 use super::flight::Landed;
 use super::queue::{Class, Want};
-use super::remote::{Connection, FailureKind, LargeSink, RemoteError, Sink};
+use super::remote::{Connection, Extent, FailureKind, LargeSink, RemoteError, Sink};
 use crate::store::{Batch, LargeBlob, listing_from_git};
 
 /// Raw bytes that arrive before a commit: bounds what is landed and not yet stored.
@@ -166,7 +166,7 @@ fn attempt_fetch(
     let connection = connect(core, connection)?;
     core.metrics.remote_requests.inc();
     let mut landing = Landing { core, batch, objects: Batch::default(), pending: Vec::new(), arrived: Vec::new() };
-    let outcome = connection.fetch(open, &mut landing);
+    let outcome = connection.fetch(open, Extent::Exact, &mut landing);
     landing.commit();
     let arrived: HashSet<ObjectId> = landing.arrived.drain(..).collect();
     open.retain(|id| !arrived.contains(id));

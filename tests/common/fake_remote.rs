@@ -14,8 +14,6 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use sha1::{Digest, Sha1};
 
-use super::repos::hex;
-
 /// Object types in a pack.
 pub const COMMIT: u8 = 1;
 pub const TREE: u8 = 2;
@@ -51,7 +49,7 @@ impl FakeRemote {
     }
 
     pub fn url(&self) -> String {
-        super::servers::git_url(self.port, "liar.git")
+        format!("git://127.0.0.1:{}/liar.git", self.port)
     }
 }
 
@@ -64,6 +62,7 @@ impl Drop for FakeRemote {
 
 /// Speaks until the client leaves; every error is the client leaving.
 fn answer(mut stream: TcpStream, head: [u8; 20], packs: &[Vec<u8>]) -> Option<()> {
+    let head = gix::ObjectId::Sha1(head);
     stream.set_read_timeout(Some(Duration::from_mins(1))).ok()?;
     line(&mut stream)??;
     let mut hello = Vec::new();
@@ -79,16 +78,16 @@ fn answer(mut stream: TcpStream, head: [u8; 20], packs: &[Vec<u8>]) -> Option<()
         // Arguments end with a flush packet, which `line` shows as an empty one.
         let mut asked_commit = false;
         while let Some(argument) = line(&mut stream)? {
-            asked_commit |= argument.starts_with(format!("want {}", hex(&head)).as_bytes());
+            asked_commit |= argument.starts_with(format!("want {head}").as_bytes());
         }
         let mut reply = Vec::new();
         if command.starts_with(b"command=ls-refs") {
-            packet(&mut reply, format!("{} HEAD symref-target:refs/heads/main\n", hex(&head)).as_bytes());
-            packet(&mut reply, format!("{} refs/heads/main\n", hex(&head)).as_bytes());
+            packet(&mut reply, format!("{head} HEAD symref-target:refs/heads/main\n").as_bytes());
+            packet(&mut reply, format!("{head} refs/heads/main\n").as_bytes());
         } else {
             if asked_commit {
                 packet(&mut reply, b"shallow-info\n");
-                packet(&mut reply, format!("shallow {}\n", hex(&head)).as_bytes());
+                packet(&mut reply, format!("shallow {head}\n").as_bytes());
                 reply.extend_from_slice(b"0001");
             }
             packet(&mut reply, b"packfile\n");

@@ -100,6 +100,27 @@ impl Fixture {
         }
     }
 
+    /// A repository `many.git` of `count` tiny blobs; their ids.
+    pub fn many(&self, count: usize) -> Vec<ObjectId> {
+        let root = self.directory.path();
+        git(root, &["init", "-q", "--bare", "-b", "main", "many.git"]);
+        let mut stream = String::from("commit refs/heads/main\ncommitter T <t> 1 +0000\ndata 0\n\n");
+        for number in 0..count {
+            let content = format!("number {number}\n");
+            let folder = number % 97;
+            let entry = format!("M 644 inline {folder}/{number}\ndata {}\n{content}", content.len());
+            stream.push_str(&entry);
+        }
+        let script = root.join("stream");
+        std::fs::write(&script, stream).expect("fresh file");
+        let input = std::fs::File::open(&script).expect("just written");
+        let mut import = Command::new("git");
+        import.arg("-C").arg(root.join("many.git")).args(["fast-import", "--quiet"]).stdin(input);
+        assert!(import.envs(environment(root)).status().expect("git is installed").success());
+        let listed = git(root, &["-C", "many.git", "ls-tree", "-r", "--object-only", "main"]);
+        listed.lines().map(id).collect()
+    }
+
     pub fn wants(&self) -> Vec<ObjectId> {
         let mut wants: Vec<_> = self.blobs.values().copied().collect();
         wants.sort_unstable();
@@ -289,8 +310,8 @@ fn carry(mut server: TcpStream, mut client: TcpStream, fault: Fault) {
 }
 
 /// A web server in front of `git http-backend`. The first part of the path says how it behaves:
-/// `open`, `auth` (me:secret), `header` (X-Token: t), `forbidden`, `busy`, `broken`, `web`, `dumb`,
-/// `moved` (to `open`), `away` (to `open` on another name of this machine), `loop`.
+/// `open`, `auth` (me:secret), `header` (X-Token: t), `forbidden`, `busy`, `limited`, `closed`, `broken`,
+/// `web`, `dumb`, `moved` (to `open`), `away` (to `open` on another name of this machine), `loop`.
 pub struct Web {
     pub port: u16,
     /// Request lines, with the value of the Authorization header.
@@ -366,6 +387,8 @@ fn answer(method: &str, target: &str, headers: &BTreeMap<String, String>, body: 
         "header" if sent("x-token") != "t" => return plain("403 Forbidden", ""),
         "forbidden" => return plain("403 Forbidden", ""),
         "busy" => return plain("503 Service Unavailable", "Retry-After: 7\r\n"),
+        "limited" => return plain("429 Too Many Requests", "Retry-After: 1\r\n"),
+        "closed" => return plain("503 Service Unavailable", ""),
         "broken" => return plain("500 Internal Server Error", ""),
         "web" => return plain("200 OK", ""),
         "dumb" => return b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Type: text/plain\r\n\r\n".to_vec(),

@@ -41,7 +41,7 @@ pub(crate) fn fetch<'a>(
     server: &Capabilities,
     request: &Request<'_>,
 ) -> Result<(Preface, SideBand<'a>), RemoteError> {
-    wire.send(&encode(server, request))?;
+    wire.send(encode(server, request))?;
     let preface = preface(wire, server)?;
     Ok((preface, SideBand::new(wire)))
 }
@@ -105,4 +105,24 @@ fn preface(wire: &mut Wire, server: &Capabilities) -> Result<Preface, RemoteErro
         }
     }
     Err(corrupt(format!("{address} sent an answer without end")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::protocol::tests::{lines, wire};
+
+    #[test]
+    fn answers_without_a_pack_are_told_apart() {
+        let greeting = lines(&["version 2", "ls-refs", "fetch=shallow filter"]);
+        let server = Capabilities::read(&mut wire(&greeting)).expect("good greeting");
+        let kind = |answer: &[u8]| fetch(&mut wire(answer), &server, &Request::default()).err().map(|error| error.kind);
+        let id = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391";
+        assert_eq!(kind(&lines(&["packfile"])), None);
+        assert_eq!(kind(&lines(&["acknowledgments", "ready"])), Some(FailureKind::Corrupt));
+        assert_eq!(kind(&lines(&[])), Some(FailureKind::Corrupt));
+        assert_eq!(kind(&lines(&["pack"])), Some(FailureKind::Corrupt));
+        assert_eq!(kind(b""), Some(FailureKind::Transient));
+        assert_eq!(kind(&lines(&[&format!("ERR upload-pack: not our ref {id}")])), Some(FailureKind::Missing));
+    }
 }

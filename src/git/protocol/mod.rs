@@ -123,7 +123,7 @@ pub(crate) mod tests {
     pub(crate) struct Script(pub(crate) std::io::Cursor<Vec<u8>>);
 
     impl Transport for Script {
-        fn send(&mut self, _request: &[u8]) -> Result<(), RemoteError> {
+        fn send(&mut self, _request: Vec<u8>) -> Result<(), RemoteError> {
             Ok(())
         }
         fn read(&mut self, buffer: &mut [u8]) -> Result<usize, RemoteError> {

@@ -41,7 +41,7 @@ fn ask(
         packet::line(&mut request, &format!("oid {id}"));
     }
     packet::flush(&mut request);
-    wire.send(&request)?;
+    wire.send(request)?;
     let address = wire.address().to_owned();
     let mut told: HashMap<ObjectId, u64> = HashMap::with_capacity(ids.len());
     // One line names the attributes, then one comes for each id.

@@ -75,7 +75,7 @@ impl Wire {
     }
 
     /// Sends a whole request.
-    pub(crate) fn send(&mut self, request: &[u8]) -> Result<(), RemoteError> {
+    pub(crate) fn send(&mut self, request: Vec<u8>) -> Result<(), RemoteError> {
         self.from = self.to;
         let sent = self.transport.send(request);
         self.unless_cancelled(sent)

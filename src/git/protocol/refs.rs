@@ -83,7 +83,7 @@ fn list(wire: &mut Wire, server: &Capabilities, names: &[&str]) -> Result<Vec<Op
         packet::line(&mut request, &format!("ref-prefix {name}"));
     }
     packet::flush(&mut request);
-    wire.send(&request)?;
+    wire.send(request)?;
     let mut found: Vec<Option<Advertised>> = names.iter().map(|_| None).collect();
     let address = wire.address().to_owned();
     let bad = || corrupt(format!("{address} sent a list of refs that cannot be read"));

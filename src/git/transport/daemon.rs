@@ -18,7 +18,7 @@ pub(super) fn open(dial: &Dial) -> Result<SocketTransport, RemoteError> {
         match TcpStream::connect_timeout(&address, dial.timeout) {
             Ok(socket) => {
                 let mut transport = SocketTransport::tcp(socket, dial)?;
-                transport.send(&greeting(dial))?;
+                transport.send(greeting(dial))?;
                 return Ok(transport);
             }
             Err(error) => failure = Some(error),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use jiff::Timestamp;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Client, Request, Response, StatusCode, Url};
 use tokio::runtime::Runtime;
@@ -16,8 +17,8 @@ use tokio::sync::Notify;
 
 use super::credential::{Key, origin};
 use super::http_settings::{HttpSettings, Redirects};
-use super::{CancelHandle, Dial, Transport};
-use crate::git::error::{local, silent};
+use super::{CancelHandle, Dial, Transport, retry_after};
+use crate::git::error::{local, one_line, silent};
 use crate::hydrate::remote::{FailureKind, RemoteError};
 
 const GREETING: &str = "/info/refs?service=git-upload-pack";
@@ -205,18 +206,20 @@ impl HttpTransport {
             return Ok(response);
         }
         let later = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let later = later.map_or_else(String::new, |later| {
-            format!(", retry after {}", super::super::error::one_line(later.as_bytes()))
-        });
+        let wait = later.and_then(|later| retry_after::parse(later, Timestamp::now()));
+        let later = later.map_or_else(String::new, |later| format!(", retry after {}", one_line(later.as_bytes())));
         let (kind, why) = match status.as_u16() {
             403 => (K::Denied, "access is forbidden"),
             407 => (K::Denied, "the proxy asks for credentials"),
             404 | 410 => (K::Missing, "there is no such repository"),
+            413 => (K::Unsupported, "the server takes no request of this length"),
             408 | 425 | 429 => (K::Transient, "the server is busy"),
             500.. => (K::Transient, "the server failed"),
             _ => (K::Unsupported, "the server refused the request"),
         };
-        Err(RemoteError::new(kind, format!("{address}: {why} (HTTP {}{later})", status.as_u16())))
+        let mut error = RemoteError::new(kind, format!("{address}: {why} (HTTP {}{later})", status.as_u16()));
+        error.retry_after = wait.filter(|_| kind == K::Transient);
+        Err(error)
     }
 
     /// Waits for `work` no longer than `limit`, and not at all once cancelled.
@@ -249,7 +252,7 @@ impl HttpTransport {
             cause = error.source();
         }
         let innermost = causes.last().map_or("", String::as_str);
-        let innermost = super::super::error::one_line(innermost.as_bytes());
+        let innermost = one_line(innermost.as_bytes());
         let address = &self.dial.address;
         if causes.iter().any(|cause| cause.contains("certificate") || cause.contains("Certificate")) {
             let hint = "http.sslCAInfo names further certificates";
@@ -278,10 +281,10 @@ impl HttpTransport {
 }
 
 impl Transport for HttpTransport {
-    fn send(&mut self, request: &[u8]) -> Result<(), RemoteError> {
+    fn send(&mut self, request: Vec<u8>) -> Result<(), RemoteError> {
         self.drain();
         let url = Self::at(&self.base, SERVICE)?;
-        let response = self.exchange(&url, Some(&Bytes::copy_from_slice(request)))?;
+        let response = self.exchange(&url, Some(&Bytes::from(request)))?;
         if response.status().is_redirection() {
             let why = "redirects in the middle of a conversation, which is not followed";
             return Err(RemoteError::new(FailureKind::Unsupported, format!("{} {why}", self.dial.address)));

@@ -11,6 +11,7 @@ mod http;
 mod http_settings;
 mod local;
 mod netrc;
+mod retry_after;
 mod socket;
 mod ssh;
 
@@ -29,7 +30,7 @@ pub(crate) use credential::Keyring;
 /// One connection to a server.
 pub(crate) trait Transport: Send {
     /// Sends a whole request; its answer follows.
-    fn send(&mut self, request: &[u8]) -> Result<(), RemoteError>;
+    fn send(&mut self, request: Vec<u8>) -> Result<(), RemoteError>;
 
     /// Reads of the answer, or of the greeting before the first request; 0 at the end of the stream.
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, RemoteError>;

@@ -106,18 +106,19 @@ impl SocketTransport {
 }
 
 impl Transport for SocketTransport {
-    fn send(&mut self, request: &[u8]) -> Result<(), RemoteError> {
+    fn send(&mut self, request: Vec<u8>) -> Result<(), RemoteError> {
         if let Some(child) = &mut self.child {
             child.listen();
         }
         let sent = match &mut self.socket {
-            Socket::Tcp(socket) => socket.write_all(request),
-            Socket::Unix(socket) => socket.write_all(request),
+            Socket::Tcp(socket) => socket.write_all(&request),
+            Socket::Unix(socket) => socket.write_all(&request),
         };
-        sent.map_err(|error| match self.reason_of_end() {
-            Some(reason) if error.kind() == io::ErrorKind::BrokenPipe => reason,
-            _ => stream(&self.address, self.timeout, &error),
-        })
+        match sent {
+            // A server that refuses a want says so and hangs up before it read the rest: its words are there to be read.
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            sent => sent.map_err(|error| stream(&self.address, self.timeout, &error)),
+        }
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, RemoteError> {
