@@ -16,6 +16,7 @@ pub mod fsmonitor;
 pub mod gitdir;
 pub mod index_file;
 pub mod pack;
+pub mod pathspec;
 mod protocol;
 pub mod remote;
 mod transport;

@@ -15,6 +15,7 @@ pub mod flight;
 pub mod memory;
 pub mod queue;
 pub mod remote;
+pub mod walk;
 #[cfg(test)]
 mod tests;
 mod worker;
