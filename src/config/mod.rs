@@ -5,6 +5,8 @@
 //! another user. Invariant: with `LARDER_HOME` set everything that is written
 //! lies below it, so two homes never touch each other.
 
+mod keys;
+pub mod pattern;
 pub mod quantity;
 mod settings;
 #[cfg(test)]
@@ -16,7 +18,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-pub use settings::{Fuse, Git, Hydrate, Log, LogLevel, Network, Settings, Store};
+pub use settings::{Fuse, Git, Hydrate, Log, LogLevel, Network, Prefetch, Settings, Store};
 
 /// Mode of every directory Larder makes: nobody else's business.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -201,7 +203,7 @@ fn settings_of(file: &Path) -> Result<Settings, ConfigError> {
     let wrong = |source| ConfigError::Io { operation: "read", path: file.to_owned(), source };
     match fs::metadata(file) {
         Ok(meta) if meta.len() > MAX_FILE_BYTES => Err(wrong(io::Error::from(io::ErrorKind::FileTooLarge))),
-        Ok(_) => settings::parse(&fs::read_to_string(file).map_err(wrong)?, file),
+        Ok(_) => keys::parse(&fs::read_to_string(file).map_err(wrong)?, file),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(Settings::default())
         }

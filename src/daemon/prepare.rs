@@ -229,7 +229,7 @@ fn show(daemon: &Daemon, row: &Workspace, record: GenerationRecord, hydrator: Hy
         hydrator,
         gitfile: gitdir::gitfile(admin),
         time,
-        siblings: daemon.config.settings.hydrate.siblings,
+        siblings: daemon.config.settings.hydrate.prefetch != crate::config::Prefetch::Off,
         root: row.path.clone(),
     })
 }

@@ -10,14 +10,15 @@
 //! wants; [`flight`] joins readers of one object; [`engine`] is the handle and
 //! owns the threads of `worker`; [`memory`] is a remote for tests and benches.
 
+pub mod class;
 pub mod engine;
 pub mod flight;
 pub mod memory;
 pub mod queue;
 pub mod remote;
-pub mod walk;
 #[cfg(test)]
 mod tests;
+pub mod walk;
 mod worker;
 
 pub use engine::{HydrateSettings, Hydrator, Ticket};

@@ -19,6 +19,14 @@ pub enum Class {
     Read,
     /// Beside something that is read: rides along in the same request.
     Sibling,
+    /// Prefetch of what tools open first: manifests, build and lock files, READMEs.
+    Manifest,
+    /// Prefetch of source code.
+    Source,
+    /// Prefetch of other text, and of what nothing is known about.
+    Text,
+    /// Prefetch of what is large or binary.
+    Last,
 }
 
 /// One object to fetch.
