@@ -31,6 +31,10 @@ pub struct Metrics {
     pub queue_depth: Gauge,
     /// `larder_inflight_objects`: objects asked for on a connection and not yet here.
     pub inflight_objects: Gauge,
+    /// `larder_waiters`: readers and warms that wait for a remote now.
+    pub waiters: Gauge,
+    /// `larder_tasks`: tasks of the daemon's runtime that are alive; the same when nothing goes on.
+    pub tasks: Gauge,
     /// `larder_read_seconds`: time to answer a read of the kernel's.
     pub read_seconds: Histogram,
     /// `larder_hydration_seconds`: time a reader waited for an object.
@@ -52,6 +56,8 @@ impl Default for Metrics {
             damaged: Counter::default(),
             queue_depth: Gauge::default(),
             inflight_objects: Gauge::default(),
+            waiters: Gauge::default(),
+            tasks: Gauge::default(),
             read_seconds: seconds(),
             hydration_seconds: seconds(),
             registry: Registry::with_prefix("larder"),
@@ -81,6 +87,8 @@ impl Metrics {
         r.register("damaged", "Cached objects dropped because their checksum was wrong", self.damaged.clone());
         r.register("queue_depth", "Wants waiting for a connection", self.queue_depth.clone());
         r.register("inflight_objects", "Objects asked for and not yet here", self.inflight_objects.clone());
+        r.register("waiters", "Readers and warms that wait for a remote now", self.waiters.clone());
+        r.register("tasks", "Tasks of the runtime that are alive", self.tasks.clone());
         r.register("read_seconds", "Time to answer a read", self.read_seconds.clone());
         r.register("hydration_seconds", "Time a reader waited for an object", self.hydration_seconds.clone());
     }

@@ -25,6 +25,7 @@ mod status;
 mod target;
 mod unmount;
 mod waits;
+mod warm;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -68,6 +69,7 @@ enum Command {
     List(list::Arguments),
     Status(status::Arguments),
     Prepare(prepare::Arguments),
+    Warm(warm::Arguments),
     Doctor(doctor::Arguments),
     Waits(waits::Arguments),
     Metrics(metrics::Arguments),
@@ -105,6 +107,7 @@ fn run(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::List(arguments) => list::run(arguments, output),
         Command::Status(arguments) => status::run(&arguments, output),
         Command::Prepare(arguments) => prepare::run(&arguments, output),
+        Command::Warm(arguments) => warm::run(arguments, output),
         Command::Doctor(arguments) => doctor::run(&arguments, output),
         Command::Waits(arguments) => waits::run(arguments, output),
         Command::Metrics(arguments) => metrics::run(arguments, output),

@@ -25,6 +25,7 @@ const SCHEMES: [&str; 7] = ["file", "git", "ssh", "git+ssh", "ssh+git", "http", 
 /// Starts the daemon when none runs, and returns when names can be listed and `git status` works. In this release
 /// every mount is read-only: writing to one gives EROFS.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub(super) struct Arguments {
     /// What `git clone` takes: a path, or a file, git, ssh, http or https URL, or user@host:path
     #[arg(value_parser = repository)]
@@ -64,6 +65,10 @@ pub(super) struct Arguments {
     /// Take everything from a server that cannot leave file contents out, however much it is
     #[arg(long)]
     allow_full: bool,
+
+    /// Fetch everything in the background once it is mounted, as `larder warm --background` does
+    #[arg(long)]
+    warm: bool,
 }
 
 pub(super) fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
@@ -113,6 +118,7 @@ fn request(arguments: Arguments) -> Result<MountRequest, Failure> {
         require_commit: arguments.require_commit,
         gitdir: arguments.gitdir.as_deref().map(|dir| absolute(dir, "--gitdir")).transpose()?,
         allow_full: arguments.allow_full,
+        warm: arguments.warm,
         environment: environment::for_daemon(),
     })
 }
@@ -181,7 +187,8 @@ fn not_utf8(what: &str, path: &Path) -> Failure {
         .hint("use a path that is")
 }
 
-fn rev(text: &str) -> Result<String, String> {
+/// A revision the remote can be asked for.
+pub(super) fn rev(text: &str) -> Result<String, String> {
     let wrong = text.is_empty()
         || text.len() > MAX_REV_BYTES
         || text.starts_with('-')

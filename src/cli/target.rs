@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::bounded::bounded;
-use crate::daemon::client::Client;
-use crate::daemon::protocol::{Answer, Failure, FailureClass, Progress, Request};
+use crate::daemon::client::{Client, unexpected};
+use crate::daemon::protocol::{Answer, Failure, FailureClass, Progress, Request, WorkspaceStatus};
 
 /// Asks the daemon about `target` under each of its meanings until it knows one.
 pub(super) fn call(
@@ -28,6 +28,21 @@ pub(super) fn call(
         }
     }
     Err(first.unwrap_or_else(|| unknown(target)))
+}
+
+/// The name of the workspace that `target` means, for requests that can fail to find something else too.
+pub(super) fn resolve(client: &Client, target: &str) -> Result<String, Failure> {
+    let rows = match client.ask(Request::List)? {
+        Answer::Workspaces(rows) => rows,
+        other => return Err(unexpected(&other)),
+    };
+    for meaning in meanings(target)? {
+        let is_meant = |row: &&WorkspaceStatus| row.workspace == meaning || Path::new(&meaning).starts_with(&row.path);
+        if let Some(row) = rows.iter().find(is_meant) {
+            return Ok(row.workspace.clone());
+        }
+    }
+    Err(unknown(target))
 }
 
 /// The failure for a TARGET that is no workspace.

@@ -1,4 +1,4 @@
-//! `larder waits`: everyone who waits for an object now.
+//! `larder waits`: everyone who waits now, and for what.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use serde::Serialize;
 use super::config;
 use super::output::{Output, name, table};
 use crate::daemon::client::{Client, unexpected};
-use crate::daemon::protocol::{Answer, Failure, Request, Wait};
+use crate::daemon::protocol::{Answer, Failure, Request, Wait, WaitKind};
 
-/// Show everyone who waits for an object: since when, and behind what
+/// Show everyone who waits for objects or sizes, warms included: since when, and behind what
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Arguments {}
 
@@ -55,30 +55,64 @@ fn human(waits: &[Wait]) -> String {
     let row = |wait: &Wait| {
         vec![
             humantime::format_duration(Duration::from_millis(wait.waited_ms)).to_string(),
+            kind(wait.kind).to_owned(),
             name(&wait.workspace),
-            wait.oid.chars().take(12).collect(),
+            object(&wait.oid),
             wait.behind.clone(),
             wait.retries.to_string(),
             name(&wait.path),
         ]
     };
-    table(&["WAITED", "WORKSPACE", "OBJECT", "BEHIND", "RETRIES", "PATH"], &waits.iter().map(row).collect::<Vec<_>>())
+    let rows: Vec<_> = waits.iter().map(row).collect();
+    table(&["WAITED", "KIND", "WORKSPACE", "OBJECT", "BEHIND", "RETRIES", "PATH"], &rows)
+}
+
+/// The kind's name, as `--json` has it.
+const fn kind(kind: WaitKind) -> &'static str {
+    match kind {
+        WaitKind::Object => "object",
+        WaitKind::Sizes => "sizes",
+        WaitKind::Warm => "warm",
+    }
+}
+
+/// The first digits of an object id; a warm waits for many, and names none.
+fn object(oid: &str) -> String {
+    if oid.is_empty() { "-".to_owned() } else { oid.chars().take(12).collect() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_row_says_since_when_in_rfc_3339() {
-        let wait = Wait {
+    fn wait() -> Wait {
+        Wait {
+            kind: WaitKind::Object,
             workspace: "w".to_owned(),
             oid: "ab".repeat(20),
             path: "a/b".to_owned(),
             waited_ms: 1_500,
             behind: "queued".to_owned(),
             retries: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn who_waits_for_many_names_no_object() {
+        let warm = Wait { kind: WaitKind::Warm, oid: String::new(), path: "src".to_owned(), ..wait() };
+        let text = human(&[wait(), warm]);
+        let cells: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(cells[0], ["WAITED", "KIND", "WORKSPACE", "OBJECT", "BEHIND", "RETRIES", "PATH"]);
+        assert_eq!(cells[1], ["1s", "500ms", "object", "w", "abababababab", "queued", "0", "a/b"]);
+        assert_eq!(cells[2], ["1s", "500ms", "warm", "w", "-", "queued", "0", "src"]);
+        for kind in [WaitKind::Object, WaitKind::Sizes, WaitKind::Warm] {
+            assert_eq!(serde_json::to_value(kind).expect("serializable"), super::kind(kind));
+        }
+    }
+
+    #[test]
+    fn a_row_says_since_when_in_rfc_3339() {
+        let wait = wait();
         let now: Timestamp = "2026-01-02T03:04:05.5Z".parse().expect("a time");
         let row =
             serde_json::to_value(Row { wait: &wait, since: since(now, &wait).to_string() }).expect("serializable");

@@ -42,7 +42,7 @@ pub fn commit(
     id: ObjectId,
     connection: &mut GitConnection,
 ) -> Result<Commit, Failure> {
-    if let Some(commit) = from_gitdir(daemon, live, repository, id)? {
+    if let Some(commit) = known(daemon, live, repository, id)? {
         return Ok(commit);
     }
     let fetched = retried(daemon, live, || fetch(daemon, live, repository, id, connection))?;
@@ -60,7 +60,7 @@ pub fn commit(
 }
 
 /// The commit from the store and the gitdir, when both together have all of it.
-fn from_gitdir(daemon: &Daemon, live: &Live, repository: &Repository, id: ObjectId) -> Result<Option<Commit>, Failure> {
+pub fn known(daemon: &Daemon, live: &Live, repository: &Repository, id: ObjectId) -> Result<Option<Commit>, Failure> {
     let objects = Objects::open(&repository.gitdir, id.kind())?;
     let deep_enough = || match live.row().depth {
         Depth::Commits(commits) => objects.has_history(&id, commits, &gitdir::shallow(&repository.gitdir)?),
@@ -90,7 +90,8 @@ fn trees_from_gitdir(daemon: &Daemon, objects: &Objects, id: ObjectId) -> Result
         }
         Ok(())
     })?;
-    daemon.store.commit_durably(batch)?;
+    // What is published next makes it durable.
+    daemon.store.commit(batch)?;
     Ok(read.missing.is_empty())
 }
 
@@ -136,7 +137,8 @@ fn fetch(
         }
     };
     let fetched = connection.fetch_commit(&request, &mut arriving, &mut progress)?;
-    daemon.store.commit_durably(arriving.batch).map_err(Failure::from)?;
+    // The gitdir has the pack, and what is published next makes the trees durable.
+    daemon.store.commit(arriving.batch).map_err(Failure::from)?;
     check_cancelled(live)?;
     let mut boundary: Vec<ObjectId> = shallow.into_iter().filter(|id| !fetched.unshallow.contains(id)).collect();
     boundary.extend(fetched.shallow.iter().copied());

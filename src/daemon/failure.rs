@@ -4,6 +4,7 @@
 use super::protocol::{Failure, FailureClass};
 use crate::git::gitdir::GitdirError;
 use crate::git::index_file::IndexFileError;
+use crate::git::pathspec::PathspecError;
 use crate::git::url::UrlError;
 use crate::hydrate::{FailureKind, RemoteError};
 use crate::index::IndexError;
@@ -32,6 +33,13 @@ impl From<IndexError> for Failure {
             IndexError::Store(error) => error.into(),
             IndexError::MissingTree(_) => Self::new(FailureClass::NotFound, error.to_string()),
         }
+    }
+}
+
+impl From<PathspecError> for Failure {
+    fn from(error: PathspecError) -> Self {
+        Self::new(FailureClass::Usage, error.to_string())
+            .hint("pathspecs are relative to the workspace's root; see gitglossary(7)")
     }
 }
 

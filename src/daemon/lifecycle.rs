@@ -56,7 +56,12 @@ impl Daemon {
             let (daemon, request, url) = (Arc::clone(self), request.clone(), url.clone());
             blocking(move || daemon.admit(&request, &url)).await?
         };
-        let job = prepare::Job { url, environment: request.environment.clone(), gitdir: request.gitdir.clone() };
+        let job = prepare::Job {
+            url,
+            environment: request.environment.clone(),
+            gitdir: request.gitdir.clone(),
+            warm: request.warm,
+        };
         let outcome = if request.r#async {
             self.mount_async(&live, job).await
         } else {
@@ -100,7 +105,7 @@ impl Daemon {
                 point.remove();
                 return Err(failure);
             }
-            daemon.after_mount(&live);
+            daemon.after_mount(&live, job.warm);
             Ok(())
         })
         .await
@@ -130,7 +135,7 @@ impl Daemon {
     }
 
     /// Prepares a workspace that is mounted already, and opens its gate or shuts it.
-    fn prepare_mounted(&self, live: &Arc<Live>, job: &prepare::Job) -> Result<(), Failure> {
+    fn prepare_mounted(self: &Arc<Self>, live: &Arc<Live>, job: &prepare::Job) -> Result<(), Failure> {
         live.preparing();
         let _turn = self.turn(&job.url);
         let outcome =
@@ -138,7 +143,7 @@ impl Daemon {
         match outcome {
             Ok(shown) => {
                 live.open(shown);
-                self.after_mount(live);
+                self.after_mount(live, job.warm);
                 Ok(())
             }
             Err(failure) => {
@@ -160,24 +165,29 @@ impl Daemon {
     }
 
     /// Learns the sizes of all files in the background, where the server answers for sizes alone:
-    /// one request now instead of one a directory later.
-    fn after_mount(&self, live: &Arc<Live>) {
+    /// one request now instead of one a directory later. Fetches all of them when asked to.
+    fn after_mount(self: &Arc<Self>, live: &Arc<Live>, warm: bool) {
         let Some(shown) = live.shown() else { return };
+        if warm {
+            self.warm_all_in_background(live);
+        }
         if shown.hydrator.offers_sizes() != Some(true) {
             return;
         }
         let store = self.store.clone();
+        shown.learning.send_replace(true);
         self.runtime.spawn(async move {
             let tree = shown.view.generation().tree.0;
             let unknown =
                 blocking(move || status::without_size(&store, tree).map_err(Failure::from)).await.unwrap_or_default();
             for some in unknown.chunks(SIZE_QUERY_LIMIT) {
-                if let Err(error) = shown.hydrator.sizes(some.to_vec()).await {
+                if let Err(error) = shown.hydrator.sizes(some.to_vec(), None).await {
                     tracing::info!("sizes are not known ahead: {error}");
-                    return;
+                    break;
                 }
             }
             shown.view.refresh();
+            shown.learning.send_replace(false);
         });
     }
 
@@ -214,6 +224,10 @@ impl Daemon {
         };
         live.cancel();
         self.take_down(&live, force)?;
+        self.end_warms(live.row().id, true);
+        if let Some(shown) = live.shown() {
+            shown.hydrator.forget(shown.owner);
+        }
         if live.shown().is_none() {
             // Who still waits for the preparation hears that it will not come.
             live.shut();
@@ -258,6 +272,7 @@ impl Daemon {
     pub(super) fn unmount_all(&self) {
         for live in self.all() {
             live.cancel();
+            self.end_warms(live.row().id, false);
             if self.take_down(&live, false).is_err()
                 && let Err(failure) = self.take_down(&live, true)
             {
@@ -282,6 +297,7 @@ impl Daemon {
                     tracing::error!(workspace = name, "not mounted again: {failure}");
                 }
             }
+            daemon.forget_stray_warms();
             Ok(())
         })
         .await;
@@ -305,6 +321,7 @@ impl Daemon {
         }
         live.mount(&self.config.settings, self.runtime.clone())?;
         self.workspaces.lock().insert(row.id, Arc::clone(&live));
+        self.resume_warms(&live);
         tracing::info!(workspace = row.name, path = %row.path.display(), "mounted again");
         if row.state == WorkspaceState::Preparing {
             let job = self.job_of(&live)?;
@@ -402,6 +419,7 @@ impl Daemon {
             tracing::error!("{error}");
         }
         self.workspaces.lock().remove(&row.id);
+        self.end_warms(row.id, true);
         self.drop_idle_hydrator(row.repository);
     }
 
@@ -419,12 +437,12 @@ impl Daemon {
     }
 
     /// Waits for the turn to prepare `url`: its repository is prepared by one at a time.
-    fn turn(&self, url: &RepoUrl) -> tokio::sync::OwnedMutexGuard<()> {
+    pub(super) fn turn(&self, url: &RepoUrl) -> tokio::sync::OwnedMutexGuard<()> {
         let lock = Arc::clone(self.preparing.lock().entry(url.key()).or_default());
         lock.blocking_lock_owned()
     }
 
-    fn job_of(&self, live: &Live) -> Result<prepare::Job, Failure> {
+    pub(super) fn job_of(&self, live: &Live) -> Result<prepare::Job, Failure> {
         let row = live.row();
         let repositories = self.store.repositories()?;
         let repository =
@@ -435,6 +453,7 @@ impl Daemon {
             url: RepoUrl::parse(&repository.url)?,
             environment: Vec::new(),
             gitdir: repository.external_gitdir.then_some(repository.gitdir),
+            warm: false,
         })
     }
 

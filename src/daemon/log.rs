@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use rolling_file::{BasicRollingFileAppender, RollingConditionBasic};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -36,7 +37,12 @@ pub fn init(path: &Path, settings: &Log, foreground: bool) -> io::Result<()> {
         BasicRollingFileAppender::new(path, rotation, settings.files.saturating_sub(1)).map_err(io::Error::other)?;
     let to_file = fmt::layer().with_ansi(false).with_writer(Mutex::new(Flushing(file)));
     let to_stderr = foreground.then(|| fmt::layer().with_ansi(false).with_writer(io::stderr));
+    let registry = tracing_subscriber::registry();
+    #[cfg(feature = "tokio-console")]
+    // Listens where `tokio-console` looks by default, or at TOKIO_CONSOLE_BIND; the filter is not for it.
+    let registry = registry.with(console_subscriber::spawn());
+    let (to_file, to_stderr) = (to_file.with_filter(filter.clone()), to_stderr.with_filter(filter));
     // Fails only when a subscriber is set already, as in tests that run two daemons in one process.
-    let _ = tracing_subscriber::registry().with(filter).with(to_file).with(to_stderr).try_init();
+    let _ = registry.with(to_file).with(to_stderr).try_init();
     Ok(())
 }

@@ -13,11 +13,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::protocol::{Failure, FailureClass, Progress};
 use super::workspace::Live;
 use super::{Daemon, bring, worktree};
+use gix::ObjectId;
+
 use crate::git::gitdir::{self, BranchRecorded, GitdirSpec, HeadSpec};
 use crate::git::remote::{ConnectOptions, GitConnection, GitRemote, Resolved};
 use crate::git::url::RepoUrl;
 use crate::hydrate::remote::Connection;
-use crate::hydrate::{FailureKind, HydrateSettings, Hydrator, RemoteError};
+use crate::hydrate::{FailureKind, HydrateSettings, Hydrator, Owner, RemoteError};
 use crate::index::generation;
 use crate::index::view::View;
 use crate::store::{Depth, GenerationRecord, Repository, Workspace, WorkspaceState};
@@ -42,6 +44,8 @@ pub struct Job {
     pub environment: Vec<(String, String)>,
     /// A gitdir prepared elsewhere.
     pub gitdir: Option<PathBuf>,
+    /// Everything is to be fetched in the background once it can be read.
+    pub warm: bool,
 }
 
 /// A revision the remote answered for, and the connection it answered on.
@@ -141,6 +145,14 @@ impl From<Attempt> for Failure {
     }
 }
 
+/// Asks the remote what `rev` means there: the commit, and the connection it answered on.
+pub fn ask(daemon: &Daemon, job: &Job, rev: &str) -> Result<(ObjectId, GitConnection), Attempt> {
+    let remote = GitRemote::new(job.url.clone(), options(daemon, job.environment.clone(), job.gitdir.clone()));
+    let mut connection = remote.open()?;
+    let commit = connection.resolve(Some(rev))?.commit;
+    Ok((commit, connection))
+}
+
 fn resolve_once(daemon: &Daemon, live: &Live, job: &Job) -> Result<Answered, Attempt> {
     let row = live.row();
     let remote = GitRemote::new(job.url.clone(), options(daemon, job.environment.clone(), job.gitdir.clone()));
@@ -229,7 +241,9 @@ fn show(daemon: &Daemon, row: &Workspace, record: GenerationRecord, hydrator: Hy
         hydrator,
         gitfile: gitdir::gitfile(admin),
         time,
-        siblings: daemon.config.settings.hydrate.prefetch != crate::config::Prefetch::Off,
+        prefetch: daemon.config.settings.hydrate.prefetch,
+        learning: tokio::sync::watch::channel(false).0,
+        owner: Owner(row.id.0),
         root: row.path.clone(),
     })
 }
@@ -304,13 +318,20 @@ fn hydrator(
         return hydrator.clone();
     }
     let settings = &daemon.config.settings;
+    let wanted = &settings.hydrate;
     let bounds = HydrateSettings {
         connections: settings.network.connections,
-        coalesce: settings.hydrate.coalesce,
-        batch_objects: settings.hydrate.batch_objects,
-        batch_bytes: settings.hydrate.batch_bytes,
-        retries: settings.hydrate.retries,
+        coalesce: wanted.coalesce,
+        batch_objects: wanted.batch_objects,
+        batch_bytes: wanted.batch_bytes,
+        warm_objects: wanted.warm_objects,
+        queue_objects: wanted.queue_objects,
+        inflight_objects: wanted.inflight_objects,
+        inflight_bytes: wanted.inflight_bytes,
+        memory_bytes: wanted.memory_bytes,
+        retries: wanted.retries,
         timeout: settings.network.timeout,
+        classes: Arc::clone(&daemon.classes),
     };
     let metrics = Arc::clone(&daemon.metrics);
     let hydrator = Hydrator::new(daemon.store.clone(), Arc::new(remote), bounds, metrics, connection);
@@ -320,7 +341,7 @@ fn hydrator(
 
 /// Tells clients how far the preparation is.
 pub fn advance(live: &Live, phase: &str, objects: u64, bytes: u64) {
-    live.advance(Progress { phase: phase.to_owned(), objects, bytes });
+    live.advance(Progress { phase: phase.to_owned(), objects, bytes, total_objects: None });
 }
 
 /// Fails when the client went away or the workspace is being unmounted.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::store::{Depth, WorkspaceState};
 
 /// Changes whenever a field changes its meaning.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Longest line either side accepts; a request names a few paths, no more.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
@@ -55,6 +55,8 @@ pub enum Request {
         /// A mount path or a workspace name.
         target: String,
     },
+    /// Fetch what a generation, a revision or a pathspec names, ahead of use.
+    Warm(WarmRequest),
     /// Everyone who waits for an object now.
     Waits,
     /// All metrics as Prometheus text.
@@ -91,8 +93,48 @@ pub struct MountRequest {
     pub gitdir: Option<PathBuf>,
     /// Accept everything from a server without filters, whatever its size.
     pub allow_full: bool,
+    /// Warm all of it in the background once it is mounted.
+    pub warm: bool,
     /// Environment of the client that credential helpers and ssh need (`SSH_AUTH_SOCK`, `*_proxy`, `GIT_*`, `HOME`, `PATH`…).
     pub environment: Vec<(String, String)>,
+}
+
+/// `larder warm`, arguments checked by the client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WarmRequest {
+    /// A mount path or a workspace name.
+    pub target: String,
+    /// Git pathspecs relative to the workspace's root; none means everything.
+    pub pathspecs: Vec<String>,
+    /// Branch, tag, full ref or commit id; `None` is what the workspace shows.
+    pub rev: Option<String>,
+    /// Files above this many raw bytes are left out.
+    pub limit: Option<u64>,
+    /// Return at once; go on after the client left, and after the daemon was killed.
+    pub background: bool,
+    /// As in [`MountRequest::environment`]; needed for `rev` alone.
+    pub environment: Vec<(String, String)>,
+}
+
+/// What warming did: the fields of `larder warm --json` (CLI.md). Objects are distinct blobs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WarmReport {
+    /// Those that were selected: fetched, cached already or left out.
+    pub objects_wanted: u64,
+    /// Those that were fetched.
+    pub objects_fetched: u64,
+    /// Those that were in the cache before.
+    pub objects_already_cached: u64,
+    /// Those above the limit.
+    pub objects_left_out: u64,
+    /// Raw bytes of those that were fetched.
+    pub bytes_fetched: u64,
+    /// Requests sent to the remote.
+    pub requests: u64,
+    /// Time it took, in seconds.
+    pub seconds: f64,
+    /// It goes on in the background; the other fields say how far it is.
+    pub background: bool,
 }
 
 /// What the daemon sends back.
@@ -116,6 +158,8 @@ pub struct Progress {
     pub objects: u64,
     /// Bytes received.
     pub bytes: u64,
+    /// Objects in all, once that is known.
+    pub total_objects: Option<u64>,
 }
 
 /// A result.
@@ -133,6 +177,8 @@ pub enum Answer {
     Ok,
     /// To [`Request::Mount`], [`Request::Status`], [`Request::List`], [`Request::Prepare`].
     Workspaces(Vec<WorkspaceStatus>),
+    /// To [`Request::Warm`].
+    Warmed(WarmReport),
     /// To [`Request::Waits`].
     Waits(Vec<Wait>),
     /// To [`Request::Metrics`]: Prometheus text.
@@ -185,14 +231,28 @@ pub struct WorkspaceStatus {
     pub gitdir: Option<PathBuf>,
 }
 
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WaitKind {
+    /// An object's bytes: a read.
+    Object,
+    /// Sizes without contents.
+    Sizes,
+    /// A warm, for objects ahead of use or for a place in the queue.
+    Warm,
+}
+
 /// One waiter (`larder waits`).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Wait {
+    /// What is waited for.
+    pub kind: WaitKind,
     /// Workspace name.
     pub workspace: String,
-    /// The object.
+    /// The object; empty where it is many.
     pub oid: String,
-    /// The path it was wanted under, lossy.
+    /// The path it was wanted under, lossy; the pathspecs of a warm.
     pub path: String,
     /// Milliseconds it has waited.
     pub waited_ms: u64,

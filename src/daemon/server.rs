@@ -141,8 +141,9 @@ async fn handle(
         Request::Status { target } => {
             blocking(daemon, move |daemon| Ok(Answer::Workspaces(daemon.status(target.as_deref())?))).await
         }
+        Request::Warm(request) => daemon.warm(request, read, write).await,
         Request::Waits => Ok(Answer::Waits(daemon.waits())),
-        Request::Metrics => Ok(Answer::Text(daemon.metrics.render())),
+        Request::Metrics => Ok(Answer::Text(daemon.rendered_metrics())),
         Request::Fsmonitor { workspace, token } => daemon.changes(workspace, &token),
         Request::Shutdown => {
             daemon.stop.notify_one();

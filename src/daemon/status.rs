@@ -2,15 +2,18 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::protocol::{Answer, Failure, FailureClass, Wait, WorkspaceStatus};
+use super::protocol::{Answer, Failure, FailureClass, Wait, WaitKind, WorkspaceStatus};
 use super::workspace::Live;
 use super::{Daemon, worktree};
 use crate::git::fsmonitor::Token;
-use crate::hydrate::Place;
+use crate::hydrate::{Awaited, Hydrator, Place};
 use crate::index::{IndexError, walk};
 use crate::store::{Repository, Store, StoreError, Workspace, WorkspaceState};
+
+/// Longest wait for the store before what is in it is counted.
+const SETTLE_LIMIT: Duration = Duration::from_millis(500);
 
 impl Daemon {
     /// Every workspace that is known, mounted or not, by name; without counting what is cached.
@@ -63,6 +66,8 @@ impl Daemon {
         let mut status = describe(&self.store, &row, &repositories)?;
         if let Some(shown) = live.shown() {
             let tree = shown.view.generation().tree.0;
+            // What was read a moment ago is to be counted.
+            shown.hydrator.settle(SETTLE_LIMIT);
             (status.hydrated_objects, status.hydrated_bytes) =
                 hydrated(&self.store, tree).map_err(|error| Failure::new(FailureClass::Other, error.to_string()))?;
             let (queued, sent) = shown.hydrator.backlog();
@@ -81,13 +86,21 @@ impl Daemon {
         let hydrators: Vec<_> = self.hydrators.lock().values().cloned().collect();
         let mut waits: Vec<Wait> = hydrators
             .iter()
-            .flat_map(crate::hydrate::Hydrator::waiting)
+            .flat_map(Hydrator::waiting)
             .map(|waiting| {
                 let path = String::from_utf8_lossy(&waiting.path).into_owned();
-                let owner = live.iter().find(|live| std::path::Path::new(&path).starts_with(live.path()));
+                let (kind, oid) = match waiting.awaited {
+                    Awaited::Object(id) => (WaitKind::Object, id.to_string()),
+                    Awaited::Sizes(_) => (WaitKind::Sizes, String::new()),
+                    Awaited::Warm(_) => (WaitKind::Warm, String::new()),
+                };
+                // A warm is called by its path and what it selects.
+                let place = if kind == WaitKind::Warm { path.split(": ").next().unwrap_or_default() } else { &path };
+                let owner = live.iter().find(|live| std::path::Path::new(place).starts_with(live.path()));
                 Wait {
+                    kind,
                     workspace: owner.map_or_else(String::new, |live| live.row().name),
-                    oid: waiting.id.to_string(),
+                    oid,
                     path,
                     waited_ms: u64::try_from(now.duration_since(waiting.since).as_millis()).unwrap_or(u64::MAX),
                     behind: match waiting.place {
@@ -98,8 +111,20 @@ impl Daemon {
                 }
             })
             .collect();
+        waits.extend(self.warm_waits(&live));
         waits.sort_by_key(|wait| std::cmp::Reverse(wait.waited_ms));
         waits
+    }
+
+    /// All metrics as text, with those that are only counted when somebody asks.
+    pub(super) fn rendered_metrics(&self) -> String {
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let backlogs: Vec<(usize, usize)> = self.hydrators.lock().values().map(Hydrator::backlog).collect();
+        self.metrics.queue_depth.set(count(backlogs.iter().map(|backlog| backlog.0).sum()));
+        self.metrics.inflight_objects.set(count(backlogs.iter().map(|backlog| backlog.1).sum()));
+        self.metrics.waiters.set(count(self.waits().len()));
+        self.metrics.tasks.set(count(self.runtime.metrics().num_alive_tasks()));
+        self.metrics.render()
     }
 
     /// What changed in a workspace since `token`: nothing, as long as it shows the same

@@ -1,43 +1,63 @@
-//! The hydrator: the handle readers ask, and the threads that serve it.
+//! The hydrator: the handle readers and warms ask.
 //!
-//! Owns the flights of one repository and its connections. Callers get a
-//! [`Ticket`], a future that never blocks a thread; dropping it cancels.
-//! Connections block, so each has a thread of its own, started when there is
-//! work for it. The first connection serves only batches that a reader leads,
-//! so a read never queues behind prefetch.
+//! Owns the flights of one repository and its connections. Callers get
+//! futures that never block a thread; dropping one cancels. Connections block,
+//! so each has a thread of its own, started when there is work for it. The
+//! first connection serves only what somebody waits for, so a read never
+//! queues behind prefetch.
 
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
-
 use gix::ObjectId;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
-use super::flight::{Flights, Landed, Outcome, Seat, Waiting};
-use super::queue::{Class, Want};
+use super::bulk::Bulk;
+use super::class::ClassTable;
+use super::flight::{Awaited, Flights, Place, Seat, Waiting};
+use super::queue::{Class, Owner, Want};
 use super::remote::{Abilities, Connection, FailureKind, Remote, RemoteError};
-use super::worker;
+use super::sizes::SizeQuery;
+use super::ticket::Ticket;
+use super::worker::{self, Post};
+use super::writer::{self, Unsaved};
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
-/// Bounds and times of one repository's hydration; the defaults are those of [`crate::config`].
-#[derive(Clone, Copy, Debug)]
+/// Bulk batches that exist at once: one under way, one ready to follow it, one being walked.
+const BULK_PLACES: usize = 3;
+
+/// Bounds and times of one repository's hydration; [`crate::config`] says why each is what it is.
+#[derive(Clone, Debug)]
 pub struct HydrateSettings {
     /// Connections at most.
     pub connections: usize,
-    /// How long a batch waits for company.
+    /// How long prefetch waits for company.
     pub coalesce: Duration,
     /// Objects in a request at most.
     pub batch_objects: usize,
     /// Known raw bytes in a request at most.
     pub batch_bytes: u64,
+    /// Objects in a request of a warm at most.
+    pub warm_objects: usize,
+    /// Wants queued for prefetch at most.
+    pub queue_objects: usize,
+    /// Objects asked for and not here yet, at most.
+    pub inflight_objects: usize,
+    /// Their known raw bytes, at most.
+    pub inflight_bytes: u64,
+    /// Raw bytes that arrived and are not stored yet, at most.
+    pub memory_bytes: u64,
     /// Attempts after the first for what is transient.
     pub retries: u32,
     /// Longest silence of a remote before waiters are told it is offline.
     pub timeout: Duration,
+    /// Which files are prefetched first.
+    pub classes: Arc<ClassTable>,
 }
 
 impl Default for HydrateSettings {
@@ -47,29 +67,39 @@ impl Default for HydrateSettings {
             coalesce: Duration::from_millis(2),
             batch_objects: 256,
             batch_bytes: 8 << 20,
+            warm_objects: 32_768,
+            queue_objects: 65_536,
+            inflight_objects: 65_536,
+            inflight_bytes: 2 << 30,
+            memory_bytes: 32 << 20,
             retries: 4,
             timeout: Duration::from_secs(30),
+            classes: Arc::default(),
         }
     }
 }
 
-/// How much longer than its connection a reader waits.
-const TICKET_GRACE: Duration = Duration::from_secs(1);
-
-/// A question for sizes alone.
-pub(super) struct SizeQuery {
-    pub(super) ids: Vec<ObjectId>,
-    pub(super) tell: oneshot::Sender<Result<(), RemoteError>>,
-}
-
-/// Guarded by `Core::state`; the only lock of this layer, held for no I/O.
-#[derive(Default)]
+/// What changes; held for no I/O.
 pub(super) struct State {
     pub(super) flights: Flights,
-    pub(super) size_queries: Vec<SizeQuery>,
+    pub(super) sizes: VecDeque<SizeQuery>,
+    pub(super) bulks: VecDeque<Bulk>,
+    /// Known raw bytes of bulk batches under way.
+    pub(super) bulk_bytes: u64,
+    /// When the oldest prefetch may leave without further company.
+    pub(super) prefetch_due: Instant,
+    /// What each worker slot does.
+    pub(super) posts: Vec<Post>,
+    pub(super) unsaved: VecDeque<Unsaved>,
+    /// Objects handed to the writer, and how many of those it is done with.
+    pub(super) arrived: u64,
+    pub(super) saved: u64,
+    /// The arrival whose commit failed last, and why.
+    pub(super) write_failure: Option<(u64, RemoteError)>,
+    pub(super) writer: bool,
+    /// How many wait for something to be stored.
+    pub(super) awaiting: usize,
     pub(super) closed: bool,
-    /// Slots of worker threads that exist.
-    pub(super) workers: Vec<bool>,
     pub(super) last_error: Option<RemoteError>,
 }
 
@@ -78,8 +108,18 @@ pub(super) struct Core {
     pub(super) remote: Arc<dyn Remote>,
     pub(super) settings: HydrateSettings,
     pub(super) metrics: Arc<Metrics>,
+    /// The only lock of this layer that is held while another thread is waited for (with a condition); `spare` and
+    /// `abilities` are held for a moment and never together with it.
     pub(super) state: Mutex<State>,
-    pub(super) work: Condvar,
+    /// One a worker slot, so that one worker is woken and not all.
+    pub(super) work: Vec<Condvar>,
+    /// Something arrived for the writer.
+    pub(super) unsaved: Condvar,
+    /// The writer made room, or ended.
+    pub(super) room: Condvar,
+    /// Something arrived, was stored, failed or was given up.
+    pub(super) changed: Notify,
+    pub(super) bulk_places: Arc<Semaphore>,
     /// Connections made elsewhere (preparation) and not yet in use.
     pub(super) spare: Mutex<Vec<Box<dyn Connection>>>,
     pub(super) abilities: Mutex<Option<Abilities>>,
@@ -109,23 +149,57 @@ impl Hydrator {
         connection: Option<Box<dyn Connection>>,
     ) -> Self {
         let abilities = connection.as_ref().map(|connection| connection.abilities());
-        let state = State { workers: vec![false; settings.connections.max(1)], ..State::default() };
+        let slots = settings.connections.max(1);
+        let state = State {
+            flights: Flights::new(settings.queue_objects),
+            sizes: VecDeque::new(),
+            bulks: VecDeque::new(),
+            bulk_bytes: 0,
+            prefetch_due: Instant::now(),
+            posts: std::iter::repeat_with(|| Post::Absent).take(slots).collect(),
+            unsaved: VecDeque::new(),
+            arrived: 0,
+            saved: 0,
+            write_failure: None,
+            writer: false,
+            awaiting: 0,
+            closed: false,
+            last_error: None,
+        };
         Self(Arc::new(Handle(Arc::new(Core {
             store,
             remote,
             settings,
             metrics,
             state: Mutex::new(state),
-            work: Condvar::new(),
+            work: std::iter::repeat_with(Condvar::new).take(slots).collect(),
+            unsaved: Condvar::new(),
+            room: Condvar::new(),
+            changed: Notify::new(),
+            bulk_places: Arc::new(Semaphore::new(BULK_PLACES)),
             spare: Mutex::new(connection.into_iter().collect()),
             abilities: Mutex::new(abilities),
             offline: AtomicBool::new(false),
         }))))
     }
 
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.0.0
+    }
+
+    /// Where objects go.
+    pub fn store(&self) -> &Store {
+        &self.core().store
+    }
+
+    /// Its bounds.
+    pub fn settings(&self) -> &HydrateSettings {
+        &self.core().settings
+    }
+
     /// Takes over a connection that is already open, unless there are enough.
     pub fn donate(&self, connection: Box<dyn Connection>) {
-        let core = &self.0.0;
+        let core = self.core();
         let mut spare = core.spare.lock();
         if spare.len() < core.settings.connections {
             spare.push(connection);
@@ -133,98 +207,233 @@ impl Hydrator {
     }
 
     /// Asks for `want` on behalf of a reader of `path`; `companions` ride along, most wanted first.
-    pub fn hydrate(&self, want: Want, path: &[u8], companions: &[Want]) -> Ticket {
-        let core = &self.0.0;
+    pub fn hydrate(&self, want: Want, path: &[u8], owner: Owner, companions: &[Want]) -> Ticket {
+        let core = self.core();
         let mut state = core.state.lock();
         if state.closed {
             return Ticket::done(core, want.id, Err(closed()));
         }
-        let seat = state.flights.join(want, Box::from(path));
+        let seat = state.flights.join(want, Box::from(path), owner);
         for companion in companions {
-            state.flights.prefetch(*companion, Class::Sibling);
+            state.flights.prefetch(*companion, Class::Sibling, owner);
         }
-        core.observe(&state);
-        Core::start_workers(core, &mut state);
+        Core::wake(core, &mut state);
         drop(state);
-        core.work.notify_all();
         match seat {
-            Seat::Landed(bytes) => Ticket::done(core, want.id, Ok(Landed::Bytes(bytes))),
+            Seat::Landed(bytes) => Ticket::done(core, want.id, Ok(super::Landed::Bytes(bytes))),
             Seat::Waiting { number, hear } => Ticket::waiting(core, want.id, number, hear),
         }
+    }
+
+    /// Queues what of `wants` is not in the store, each object once and under its highest class, asking the store in
+    /// one transaction. Returns how many were queued; what the queue has no room for is left out.
+    pub fn prefetch(&self, owner: Owner, wants: &[(Want, Class)]) -> Result<usize, StoreError> {
+        let core = self.core();
+        let mut distinct: HashMap<ObjectId, usize> = HashMap::with_capacity(wants.len());
+        let mut first: Vec<(Want, Class)> = Vec::new();
+        for (want, class) in wants {
+            let at = *distinct.entry(want.id).or_insert(first.len());
+            match first.get_mut(at) {
+                Some(known) => known.1 = known.1.min(*class),
+                None => first.push((*want, *class)),
+            }
+        }
+        let ids: Vec<ObjectId> = first.iter().map(|(want, _)| want.id).collect();
+        let missing = core.store.missing_blobs(&ids)?;
+        let mut state = core.state.lock();
+        if state.closed || missing.is_empty() {
+            return Ok(0);
+        }
+        if state.flights.queued() == 0 {
+            state.prefetch_due = Instant::now() + core.settings.coalesce;
+        }
+        let mut queued = 0;
+        for id in &missing {
+            let (want, class) = first[distinct[id]];
+            queued += usize::from(state.flights.prefetch(want, class, owner));
+        }
+        Core::wake(core, &mut state);
+        Ok(queued)
+    }
+
+    /// `owner` went away: what is queued for nobody else leaves the queue.
+    pub fn forget(&self, owner: Owner) {
+        let core = self.core();
+        let mut state = core.state.lock();
+        state.flights.forget(owner);
     }
 
     /// Whether `id` arrived and is on its way into the store. Ask this before the store: what is committed in between is
     /// then found there.
     pub fn holds(&self, id: &ObjectId) -> bool {
-        self.0.0.state.lock().flights.holds(id)
+        self.core().state.lock().flights.holds(id)
     }
 
-    /// Learns the raw sizes of `ids` without their contents, in one request.
-    /// Fails with [`FailureKind::Unsupported`] where the server can't.
-    pub fn sizes(&self, ids: Vec<ObjectId>) -> impl Future<Output = Result<(), RemoteError>> + Send + use<> {
-        let core = &self.0.0;
+    /// Learns the raw sizes of `ids` without their contents, in one request; for a reader of `path`, or ahead of use
+    /// when there is none. Fails with [`FailureKind::Unsupported`] where the server can't.
+    pub fn sizes(
+        &self,
+        ids: Vec<ObjectId>,
+        path: Option<&[u8]>,
+    ) -> impl Future<Output = Result<(), RemoteError>> + Send + use<> {
+        let core = self.core();
         let (tell, hear) = oneshot::channel();
         let mut state = core.state.lock();
         if !state.closed {
-            state.size_queries.push(SizeQuery { ids, tell });
-            Core::start_workers(core, &mut state);
+            state.sizes.push_back(SizeQuery::new(ids, path, tell));
+            Core::wake(core, &mut state);
         }
         drop(state);
-        core.work.notify_all();
         async move { hear.await.unwrap_or_else(|_| Err(closed())) }
     }
 
     /// Whether the server answers for sizes alone; `None` before the first connection.
     pub fn offers_sizes(&self) -> Option<bool> {
-        self.0.0.abilities.lock().map(|abilities| abilities.object_info)
+        self.core().abilities.lock().map(|abilities| abilities.object_info)
     }
 
-    /// Everyone who waits now.
+    /// Everyone who waits now, longest first.
     pub fn waiting(&self) -> Vec<Waiting> {
-        self.0.0.state.lock().flights.waiting()
+        let state = self.core().state.lock();
+        let mut all = state.flights.waiting();
+        let queued = |awaited, path: &[u8], since| Waiting {
+            awaited,
+            path: Box::from(path),
+            since,
+            place: Place::Queued,
+            retries: 0,
+        };
+        all.extend(state.sizes.iter().map(|query| queued(Awaited::Sizes(query.ids.len()), query.path(), query.since)));
+        all.extend(
+            state.bulks.iter().map(|bulk| queued(Awaited::Warm(bulk.cargo.wants.len()), &bulk.label, bulk.since)),
+        );
+        all.extend(state.posts.iter().filter_map(Post::waiting));
+        all.sort_by_key(|waiting| waiting.since);
+        all
     }
 
     /// Wants queued, objects on connections.
     pub fn backlog(&self) -> (usize, usize) {
-        let state = self.0.0.state.lock();
-        (state.flights.queued(), state.flights.sent())
+        self.core().state.lock().backlog()
+    }
+
+    /// Waits until nothing is queued, asked for or unsaved.
+    pub async fn idle(&self) {
+        self.core().until(|state| state.closed || (!state.is_coming() && state.saved == state.arrived)).await;
+    }
+
+    /// Blocks until what arrived so far is stored, at most `limit`.
+    pub fn settle(&self, limit: Duration) {
+        let core = self.core();
+        let _awaiting = Awaiting::new(core);
+        let until = Instant::now() + limit;
+        let mut state = core.state.lock();
+        let arrived = state.arrived;
+        while state.saved < arrived && state.writer && !core.room.wait_until(&mut state, until).timed_out() {}
     }
 
     /// Whether the last exchange with the remote failed for want of a network.
     pub fn offline(&self) -> bool {
-        self.0.0.offline.load(Ordering::Relaxed)
+        self.core().offline.load(Ordering::Relaxed)
     }
 
     /// The last failure that was told to somebody.
     pub fn last_error(&self) -> Option<RemoteError> {
-        self.0.0.state.lock().last_error.clone()
+        self.core().state.lock().last_error.clone()
+    }
+
+    /// Ends all work and waits, at most `limit`, until what arrived is stored.
+    pub fn close(&self, limit: Duration) {
+        let core = self.core();
+        core.close();
+        let until = Instant::now() + limit;
+        let mut state = core.state.lock();
+        while state.writer && !core.room.wait_until(&mut state, until).timed_out() {}
+    }
+}
+
+impl State {
+    /// Whether anything is queued or on a connection.
+    pub(super) fn is_coming(&self) -> bool {
+        self.backlog() != (0, 0)
+    }
+
+    /// Wants queued and objects on connections, bulk included.
+    pub(super) fn backlog(&self) -> (usize, usize) {
+        let waiting: usize = self.bulks.iter().map(|bulk| bulk.cargo.wants.len()).sum();
+        let waiting = waiting.min(self.flights.in_bulk());
+        (self.flights.queued() + waiting, self.flights.sent() + self.flights.in_bulk() - waiting)
+    }
+}
+
+/// Somebody who waits for something to be stored, while they do.
+struct Awaiting<'a>(&'a Core);
+
+impl<'a> Awaiting<'a> {
+    fn new(core: &'a Core) -> Self {
+        let mut state = core.state.lock();
+        state.awaiting += 1;
+        core.hurry(&state);
+        Self(core)
+    }
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().awaiting -= 1;
     }
 }
 
 impl Core {
-    pub(super) fn observe(&self, state: &State) {
-        self.metrics.queue_depth.set(i64::try_from(state.flights.queued()).unwrap_or(i64::MAX));
-        self.metrics.inflight_objects.set(i64::try_from(state.flights.sent()).unwrap_or(i64::MAX));
-    }
-
-    /// Makes sure every worker slot has its thread. Threads are cheap; a
-    /// connection is only opened by the one that takes a job.
-    fn start_workers(core: &Arc<Self>, state: &mut State) {
-        for slot in 0..state.workers.len() {
-            if state.workers[slot] {
-                continue;
-            }
-            let owned = Arc::clone(core);
-            let started =
-                std::thread::Builder::new().name(format!("hydrate-{slot}")).spawn(move || worker::run(&owned, slot));
-            match started {
-                Ok(_) => state.workers[slot] = true,
-                Err(error) if slot == 0 => {
-                    let error = RemoteError::new(FailureKind::Local, format!("cannot start a thread: {error}"));
+    /// Wakes a worker, or starts one, for the most urgent job there is. One at a time: a worker that wakes calls this
+    /// again, whether it found a job or not, so workers wake as long as there is a backlog. What is wanted meanwhile
+    /// shares its request, instead of waking a thread an object.
+    pub(super) fn wake(core: &Arc<Self>, state: &mut State) {
+        if !state.writer && !state.closed {
+            state.writer = writer::start(core);
+        }
+        if state.posts.iter().any(|post| matches!(post, Post::Waking)) {
+            return;
+        }
+        let slots = state.posts.len();
+        let fit = |slot: usize, state: &State| worker::has_work(core, state, slot);
+        if let Some(slot) = (0..slots).find(|&slot| matches!(state.posts[slot], Post::Asleep) && fit(slot, state)) {
+            core.work[slot].notify_one();
+            state.posts[slot] = Post::Waking;
+        } else if let Some(slot) =
+            (0..slots).find(|&slot| matches!(state.posts[slot], Post::Absent) && fit(slot, state))
+        {
+            if let Err(error) = worker::start(core, slot) {
+                let error = RemoteError::new(FailureKind::Local, format!("cannot start a thread: {error}"));
+                tracing::error!("{error}");
+                if !state.posts.iter().any(Post::is_present) {
                     state.flights.fail_all(&error);
                 }
-                Err(error) => tracing::warn!("cannot start a thread: {error}"),
+                return;
             }
+            state.posts[slot] = Post::Waking;
+        }
+    }
+
+    /// Tells the writer, which lingers in case more comes, when nothing does and somebody waits for what there is.
+    pub(super) fn hurry(&self, state: &State) {
+        if state.awaiting > 0 && !state.is_coming() {
+            self.unsaved.notify_one();
+        }
+    }
+
+    /// Waits until `met`, asking whenever something changed.
+    pub(super) async fn until(&self, met: impl Fn(&State) -> bool) {
+        let _awaiting = Awaiting::new(self);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // From here on nothing is missed.
+            changed.as_mut().enable();
+            if met(&self.state.lock()) {
+                return;
+            }
+            changed.await;
         }
     }
 
@@ -232,69 +441,19 @@ impl Core {
         let mut state = self.state.lock();
         state.closed = true;
         state.flights.fail_all(&closed());
-        state.size_queries.clear();
+        state.sizes.clear();
+        state.bulks.clear();
         drop(state);
-        self.work.notify_all();
+        for work in &self.work {
+            work.notify_all();
+        }
+        self.unsaved.notify_all();
+        self.room.notify_all();
+        self.changed.notify_waiters();
         self.spare.lock().clear();
     }
 }
 
-fn closed() -> RemoteError {
+pub(super) fn closed() -> RemoteError {
     RemoteError::new(FailureKind::Offline, "the workspace is being unmounted")
-}
-
-/// One reader's wait for one object. Dropping it cancels.
-pub struct Ticket {
-    core: Arc<Core>,
-    id: ObjectId,
-    number: Option<u64>,
-    hear: Result<oneshot::Receiver<Outcome>, Option<Outcome>>,
-    since: Instant,
-}
-
-impl Ticket {
-    fn done(core: &Arc<Core>, id: ObjectId, outcome: Outcome) -> Self {
-        Self { core: Arc::clone(core), id, number: None, hear: Err(Some(outcome)), since: Instant::now() }
-    }
-
-    fn waiting(core: &Arc<Core>, id: ObjectId, number: u64, hear: oneshot::Receiver<Outcome>) -> Self {
-        Self { core: Arc::clone(core), id, number: Some(number), hear: Ok(hear), since: Instant::now() }
-    }
-
-    /// Waits for the object. Fails as offline once nothing was heard of it for the time-out.
-    pub async fn wait(mut self) -> Outcome {
-        // A little longer than the connection's own, so that its failure comes first and clears the flight.
-        let timeout = self.core.settings.timeout + TICKET_GRACE;
-        let mut deadline = self.since + timeout;
-        loop {
-            let hear = match &mut self.hear {
-                Ok(hear) => hear,
-                Err(outcome) => return outcome.take().unwrap_or_else(|| Err(closed())),
-            };
-            match tokio::time::timeout_at(deadline.into(), hear).await {
-                Ok(outcome) => {
-                    self.number = None;
-                    self.core.metrics.hydration_seconds.observe(self.since.elapsed().as_secs_f64());
-                    return outcome.unwrap_or_else(|_| Err(closed()));
-                }
-                Err(_) => match self.core.state.lock().flights.moved(&self.id) {
-                    Some(moved) if moved + timeout > Instant::now() => deadline = moved + timeout,
-                    _ => {
-                        let text = format!("nothing heard from {} for {timeout:?}", self.core.remote.address());
-                        return Err(RemoteError::new(FailureKind::Offline, text).about(self.id));
-                    }
-                },
-            }
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if let Some(number) = self.number {
-            let mut state = self.core.state.lock();
-            state.flights.leave(&self.id, number);
-            self.core.observe(&state);
-        }
-    }
 }

@@ -1,9 +1,11 @@
 //! Flights: one fetch for an object, however many wait for it.
 //!
 //! Owns who waits for what and where each object is: queued, on a connection,
-//! or landed (verified, not yet committed). Invariant: an object that anybody
-//! waits for is queued or on a connection; whoever takes it off either lands
-//! it or fails it, so no waiter is forgotten.
+//! or landed (verified, not yet committed); and which objects a warm has asked
+//! for in bulk. Invariant: an object that anybody waits for is queued or on a
+//! connection; whoever takes it off either lands it or fails it, so no waiter
+//! is forgotten. Bulk is apart: nobody waits for it here, and a reader of one
+//! of its objects asks for that object anew instead of waiting for the rest.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -12,7 +14,7 @@ use bytes::Bytes;
 use gix::ObjectId;
 use tokio::sync::oneshot;
 
-use super::queue::{Class, Queue, Want};
+use super::queue::{Class, Owner, Queue, Want};
 use super::remote::RemoteError;
 
 /// An object that arrived.
@@ -41,16 +43,27 @@ pub enum Place {
     },
 }
 
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// An object's bytes.
+    Object(ObjectId),
+    /// Sizes of so many objects.
+    Sizes(usize),
+    /// So many objects ahead of use.
+    Warm(usize),
+}
+
 /// One waiter as `larder waits` lists it.
 #[derive(Clone, Debug)]
 pub struct Waiting {
-    /// The object.
-    pub id: ObjectId,
-    /// The path it was wanted under.
+    /// What for.
+    pub awaited: Awaited,
+    /// The path it was wanted under; what is warmed.
     pub path: Box<[u8]>,
     /// Since when.
     pub since: Instant,
-    /// Where its object is.
+    /// Where it is.
     pub place: Place,
     /// Attempts that failed.
     pub retries: u32,
@@ -87,19 +100,38 @@ pub enum Seat {
 }
 
 /// All flights of one repository.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Flights {
     by_object: HashMap<ObjectId, Flight>,
     queue: Queue,
     landing: HashMap<ObjectId, Bytes>,
+    landing_bytes: u64,
+    /// Objects of bulk batches, queued or sent, and the batch of each.
+    bulk: HashMap<ObjectId, u64>,
     progress: HashMap<u64, Instant>,
+    moved: Option<Instant>,
     waiters: u64,
     batches: u64,
 }
 
 impl Flights {
+    /// No flights; at most `queue_limit` wants will be queued for prefetch.
+    pub fn new(queue_limit: usize) -> Self {
+        Self {
+            by_object: HashMap::new(),
+            queue: Queue::new(queue_limit),
+            landing: HashMap::new(),
+            landing_bytes: 0,
+            bulk: HashMap::new(),
+            progress: HashMap::new(),
+            moved: None,
+            waiters: 0,
+            batches: 0,
+        }
+    }
+
     /// Joins the flight of `want` as a reader, starting it when there is none.
-    pub fn join(&mut self, want: Want, path: Box<[u8]>) -> Seat {
+    pub fn join(&mut self, want: Want, path: Box<[u8]>, owner: Owner) -> Seat {
         if let Some(bytes) = self.landing.get(&want.id) {
             return Seat::Landed(bytes.clone());
         }
@@ -114,19 +146,23 @@ impl Flights {
         });
         flight.waiters.push(waiter);
         if flight.place == Place::Queued {
-            self.queue.push(want, Class::Read);
+            self.queue.push(want, Class::Read, owner);
         }
         Seat::Waiting { number: self.waiters, hear }
     }
 
-    /// Queues `want` for nobody in particular.
-    pub fn prefetch(&mut self, want: Want, class: Class) {
-        if !self.by_object.contains_key(&want.id)
-            && !self.landing.contains_key(&want.id)
-            && self.queue.push(want, class)
-        {
-            self.by_object.insert(want.id, Flight { want, place: Place::Queued, retries: 0, waiters: Vec::new() });
+    /// Queues `want` for nobody in particular. False: it is on its way already, or the queue is full.
+    pub fn prefetch(&mut self, want: Want, class: Class, owner: Owner) -> bool {
+        let here = self.landing.contains_key(&want.id) || self.bulk.contains_key(&want.id);
+        if here || self.by_object.get(&want.id).is_some_and(|flight| flight.place != Place::Queued) {
+            return false;
         }
+        let queued = self.queue.push(want, class, owner);
+        if queued {
+            let flight = Flight { want, place: Place::Queued, retries: 0, waiters: Vec::new() };
+            self.by_object.entry(want.id).or_insert(flight);
+        }
+        queued
     }
 
     /// A reader went away. An object nobody else waits for leaves the queue.
@@ -136,6 +172,14 @@ impl Flights {
         if flight.waiters.is_empty() && flight.place == Place::Queued {
             self.queue.remove(id);
             self.by_object.remove(id);
+        }
+    }
+
+    /// `owner` went away: what is queued for it alone leaves the queue.
+    pub fn forget(&mut self, owner: Owner) {
+        for id in self.queue.owned_by(owner) {
+            self.queue.remove(&id);
+            self.by_object.remove(&id);
         }
     }
 
@@ -149,27 +193,86 @@ impl Flights {
         self.queue.len()
     }
 
-    /// Objects on connections.
+    /// Objects on connections, bulk apart.
     pub fn sent(&self) -> usize {
         self.by_object.len() - self.queue.len()
+    }
+
+    /// Objects of bulk batches that did not arrive yet, queued or sent.
+    pub fn in_bulk(&self) -> usize {
+        self.bulk.len()
+    }
+
+    /// Bytes that arrived and are not committed.
+    pub fn landing_bytes(&self) -> u64 {
+        self.landing_bytes
+    }
+
+    /// A number for a request that is no batch.
+    pub fn number(&mut self) -> u64 {
+        self.batches += 1;
+        self.batches
     }
 
     /// Takes the next batch for `connection`.
     pub fn take(&mut self, connection: usize, objects: usize, bytes: u64) -> (u64, Vec<Want>) {
         let wants = self.queue.take(objects, bytes);
-        self.batches += 1;
+        let batch = self.number();
         for want in &wants {
             if let Some(flight) = self.by_object.get_mut(&want.id) {
-                flight.place = Place::Sent { batch: self.batches, connection };
+                flight.place = Place::Sent { batch, connection };
             }
         }
-        self.progress.insert(self.batches, Instant::now());
-        (self.batches, wants)
+        self.advance(batch);
+        (batch, wants)
+    }
+
+    /// Makes `wants` part of the bulk batch `number` (from [`Self::number`]). Those that are on their way already, or
+    /// that somebody waits for, are left to who fetches them; those queued for nobody are taken over.
+    pub fn add_bulk(&mut self, wants: &[Want], number: u64) {
+        for want in wants {
+            let id = &want.id;
+            if self.landing.contains_key(id) || self.bulk.contains_key(id) {
+                continue;
+            }
+            match self.by_object.get(id) {
+                Some(flight) if flight.place != Place::Queued || !flight.waiters.is_empty() => continue,
+                Some(_) => {
+                    self.queue.remove(id);
+                    self.by_object.remove(id);
+                }
+                None => {}
+            }
+            self.bulk.insert(*id, number);
+        }
+    }
+
+    /// Whether `id` is still to come in the bulk batch `number`.
+    pub fn expects(&self, id: &ObjectId, number: u64) -> bool {
+        self.bulk.get(id) == Some(&number)
+    }
+
+    /// The bulk batch `number` is over; what it still expected is nobody's.
+    pub fn end_bulk<'a>(&mut self, ids: impl Iterator<Item = &'a ObjectId>, number: u64) {
+        for id in ids {
+            if self.expects(id, number) {
+                self.bulk.remove(id);
+            }
+        }
+        self.close(number);
+    }
+
+    /// Whether `id` is part of the ordinary batch `number` and did not arrive.
+    pub fn is_open(&self, id: &ObjectId, number: u64) -> bool {
+        let flight = self.by_object.get(id);
+        flight.is_some_and(|flight| matches!(flight.place, Place::Sent { batch, .. } if batch == number))
     }
 
     /// Something of `batch` arrived.
     pub fn advance(&mut self, batch: u64) {
-        self.progress.insert(batch, Instant::now());
+        let now = Instant::now();
+        self.progress.insert(batch, now);
+        self.moved = Some(now);
     }
 
     /// `batch` is over.
@@ -177,21 +280,27 @@ impl Flights {
         self.progress.remove(&batch);
     }
 
-    /// When `id` last moved: when its batch last heard from the remote.
-    /// `None` while it is queued or unknown.
+    /// When `id` last moved: when its batch last heard from the remote; while it is queued, when any batch did.
     pub fn moved(&self, id: &ObjectId) -> Option<Instant> {
         match self.by_object.get(id)?.place {
-            Place::Queued => None,
+            Place::Queued => self.moved,
             Place::Sent { batch, .. } => self.progress.get(&batch).copied(),
         }
     }
 
     /// `id` arrived: tells everyone who waits. Bytes stay at hand until [`Self::settle`].
-    pub fn land(&mut self, id: &ObjectId, landed: &Landed) {
-        if let Landed::Bytes(bytes) = landed {
-            self.landing.insert(*id, bytes.clone());
+    /// `None`: nobody expects it any more, because it arrived before.
+    pub fn land(&mut self, id: &ObjectId, landed: &Landed) -> Option<News> {
+        let bulk = self.bulk.remove(id).is_some();
+        if !bulk && !self.by_object.contains_key(id) {
+            return None;
         }
-        self.finish(id, &Ok(landed.clone()));
+        if let Landed::Bytes(bytes) = landed
+            && self.landing.insert(*id, bytes.clone()).is_none()
+        {
+            self.landing_bytes += bytes.len() as u64;
+        }
+        Some(self.finish(id, Ok(landed.clone())))
     }
 
     /// Whether `id` arrived and is not committed yet.
@@ -199,16 +308,23 @@ impl Flights {
         self.landing.contains_key(id)
     }
 
+    /// Whether `id` is on its way: queued, asked for or landed.
+    pub fn is_coming(&self, id: &ObjectId) -> bool {
+        self.landing.contains_key(id) || self.bulk.contains_key(id) || self.by_object.contains_key(id)
+    }
+
     /// `ids` were committed, or given up: the store answers for them from now on.
-    pub fn settle(&mut self, ids: &[ObjectId]) {
+    pub fn settle<'a>(&mut self, ids: impl Iterator<Item = &'a ObjectId>) {
         for id in ids {
-            self.landing.remove(id);
+            if let Some(bytes) = self.landing.remove(id) {
+                self.landing_bytes -= bytes.len() as u64;
+            }
         }
     }
 
     /// `id` will not arrive: tells everyone who waits.
     pub fn fail(&mut self, id: &ObjectId, error: &RemoteError) {
-        self.finish(id, &Err(error.clone()));
+        drop(self.finish(id, Err(error.clone())));
     }
 
     /// Another attempt for `ids` begins.
@@ -228,33 +344,44 @@ impl Flights {
         }
     }
 
-    /// Everyone who waits now.
+    /// Everyone who waits for an object now.
     pub fn waiting(&self) -> Vec<Waiting> {
-        let mut all: Vec<Waiting> = self
-            .by_object
-            .values()
-            .flat_map(|flight| {
-                flight.waiters.iter().map(|waiter| Waiting {
-                    id: flight.want.id,
-                    path: waiter.path.clone(),
-                    since: waiter.since,
-                    place: flight.place,
-                    retries: flight.retries,
-                })
-            })
-            .collect();
-        all.sort_by_key(|waiting| waiting.since);
-        all
+        let of_flight = |flight: &Flight| {
+            let (id, place, retries) = (flight.want.id, flight.place, flight.retries);
+            let waiting = move |waiter: &Waiter| Waiting {
+                awaited: Awaited::Object(id),
+                path: waiter.path.clone(),
+                since: waiter.since,
+                place,
+                retries,
+            };
+            flight.waiters.iter().map(waiting).collect::<Vec<_>>()
+        };
+        self.by_object.values().flat_map(of_flight).collect()
     }
 
-    fn finish(&mut self, id: &ObjectId, outcome: &Outcome) {
-        let Some(flight) = self.by_object.remove(id) else { return };
+    fn finish(&mut self, id: &ObjectId, outcome: Outcome) -> News {
+        let Some(flight) = self.by_object.remove(id) else { return News { waiters: Vec::new(), outcome } };
         if flight.place == Place::Queued {
             self.queue.remove(id);
         }
-        for waiter in flight.waiters {
+        News { waiters: flight.waiters, outcome }
+    }
+}
+
+/// What became of a flight, for those who wait for it. Dropping it tells them, so nobody is forgotten; that wakes
+/// threads, which is better done once the lock around the flights is released.
+#[derive(Debug)]
+pub struct News {
+    waiters: Vec<Waiter>,
+    outcome: Outcome,
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        for waiter in self.waiters.drain(..) {
             // A reader that went away meanwhile is no error.
-            let _ = waiter.tell.send(outcome.clone());
+            let _ = waiter.tell.send(self.outcome.clone());
         }
     }
 }
@@ -264,12 +391,14 @@ mod tests {
     use super::super::remote::FailureKind;
     use super::*;
 
+    const ME: Owner = Owner(1);
+
     fn want(byte: u8) -> Want {
         Want { id: ObjectId::from_bytes_or_panic(&[byte; 20]), size: None }
     }
 
     fn join(flights: &mut Flights, byte: u8) -> (u64, oneshot::Receiver<Outcome>) {
-        match flights.join(want(byte), Box::from(&b"f"[..])) {
+        match flights.join(want(byte), Box::from(&b"f"[..]), ME) {
             Seat::Waiting { number, hear } => (number, hear),
             Seat::Landed(_) => panic!("nothing landed"),
         }
@@ -277,7 +406,7 @@ mod tests {
 
     #[test]
     fn many_readers_one_fetch() {
-        let mut flights = Flights::default();
+        let mut flights = Flights::new(100);
         let mut readers: Vec<_> = (0..3).map(|_| join(&mut flights, 1).1).collect();
         let (_, wants) = flights.take(0, 10, 100);
         assert_eq!(wants.len(), 1);
@@ -287,14 +416,14 @@ mod tests {
         for mut reader in readers {
             assert!(matches!(reader.try_recv(), Ok(Ok(Landed::Bytes(_)))));
         }
-        assert!(matches!(flights.join(want(1), Box::default()), Seat::Landed(_)));
-        flights.settle(&[want(1).id]);
-        assert!(matches!(flights.join(want(1), Box::default()), Seat::Waiting { .. }));
+        assert!(matches!(flights.join(want(1), Box::default(), ME), Seat::Landed(_)));
+        flights.settle([want(1).id].iter());
+        assert!(matches!(flights.join(want(1), Box::default(), ME), Seat::Waiting { .. }));
     }
 
     #[test]
     fn who_leaves_takes_the_want_along_unless_it_is_sent() {
-        let mut flights = Flights::default();
+        let mut flights = Flights::new(100);
         let (first, _a) = join(&mut flights, 1);
         flights.leave(&want(1).id, first);
         assert_eq!((flights.queued(), flights.sent()), (0, 0));
@@ -308,7 +437,7 @@ mod tests {
 
     #[test]
     fn failure_reaches_all_ten() {
-        let mut flights = Flights::default();
+        let mut flights = Flights::new(100);
         let readers: Vec<_> = (0..10).map(|_| join(&mut flights, 1).1).collect();
         flights.take(0, 10, 100);
         flights.fail(&want(1).id, &RemoteError::new(FailureKind::Offline, "gone"));
@@ -316,5 +445,42 @@ mod tests {
             assert!(matches!(reader.try_recv(), Ok(Err(error)) if error.kind == FailureKind::Offline));
         }
         assert!(flights.waiting().is_empty());
+    }
+
+    #[test]
+    fn a_reader_does_not_wait_for_bulk() {
+        let mut flights = Flights::new(100);
+        assert!(flights.prefetch(want(1), Class::Text, ME));
+        let number = flights.number();
+        flights.add_bulk(&[want(1), want(2)], number);
+        assert_eq!((flights.queued(), flights.in_bulk()), (0, 2), "what was queued for nobody is taken over");
+        assert!(!flights.prefetch(want(2), Class::Text, ME), "it is on its way");
+        let (_, mut reader) = join(&mut flights, 2);
+        assert_eq!(flights.queued(), 1, "the reader asks for it alone");
+        assert!(flights.land(&want(2).id, &Landed::Stored).is_some());
+        assert!(matches!(reader.try_recv(), Ok(Ok(Landed::Stored))));
+        assert_eq!((flights.queued(), flights.in_bulk()), (0, 1), "whoever brings it first brings it for both");
+        assert!(flights.land(&want(2).id, &Landed::Stored).is_none(), "and it is not stored twice");
+        flights.end_bulk([want(1).id, want(2).id].iter(), number);
+        assert_eq!(flights.in_bulk(), 0);
+    }
+
+    #[test]
+    fn bulk_leaves_alone_what_others_fetch() {
+        let mut flights = Flights::new(100);
+        let (_, _reader) = join(&mut flights, 1);
+        flights.add_bulk(&[want(1), want(2)], 1);
+        flights.add_bulk(&[want(2), want(3)], 2);
+        assert_eq!((flights.queued(), flights.in_bulk()), (1, 2));
+    }
+
+    #[test]
+    fn prefetch_leaves_the_queue_with_its_owner_unless_somebody_waits() {
+        let mut flights = Flights::new(100);
+        flights.prefetch(want(1), Class::Text, ME);
+        flights.prefetch(want(2), Class::Text, ME);
+        let (_, _reader) = join(&mut flights, 2);
+        flights.forget(ME);
+        assert_eq!(flights.queued(), 1);
     }
 }

@@ -2,26 +2,40 @@
 //!
 //! ```text
 //! reader ── want ──► flight ──► queue ──► batch ──► connection ──► remote
-//!   ▲                  │                                │
-//!   └──── ticket ◄─────┴──────── landed ◄───────────────┘
+//!   ▲                  │                              ▲  │
+//!   └──── ticket ◄─────┴────────── landing ◄──────────│──┘
+//!                                     └──► writer ──► │ store
+//! warm ──► walk ──► window ──► bulk ──────────────────┘
 //! ```
 //!
 //! In reading order: [`remote`] is the contract with servers; [`queue`] orders
-//! wants; [`flight`] joins readers of one object; [`engine`] is the handle and
-//! owns the threads of `worker`; [`memory`] is a remote for tests and benches.
+//! wants by [`class`]; [`flight`] joins readers of one object; [`engine`] is the
+//! handle, [`ticket`] a reader's wait; `worker` is the thread of a connection,
+//! `landing` and `writer` take what arrives; [`walk`] finds what is missing,
+//! [`warm`] sends it in [`bulk`], which `carry` fetches; `sizes` asks for sizes
+//! alone; [`memory`] is a remote for tests and benches.
 
+pub mod bulk;
+mod carry;
 pub mod class;
 pub mod engine;
 pub mod flight;
+mod landing;
 pub mod memory;
 pub mod queue;
 pub mod remote;
+mod sizes;
 #[cfg(test)]
 mod tests;
+pub mod ticket;
 pub mod walk;
+pub mod warm;
 mod worker;
+mod writer;
 
-pub use engine::{HydrateSettings, Hydrator, Ticket};
-pub use flight::{Landed, Place, Waiting};
-pub use queue::{Class, Want};
+pub use engine::{HydrateSettings, Hydrator};
+pub use flight::{Awaited, Landed, Place, Waiting};
+pub use queue::{Class, Owner, Want};
 pub use remote::{FailureKind, Remote, RemoteError};
+pub use ticket::Ticket;
+pub use warm::{WarmPlan, WarmProgress};

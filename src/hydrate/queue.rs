@@ -9,9 +9,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use gix::ObjectId;
 
-/// Most wants queued at once. At about 200 bytes each this bounds the queue to 13 MB.
-pub const QUEUE_LIMIT: usize = 65_536;
-
 /// How urgent a want is; smaller is more urgent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
@@ -38,29 +35,45 @@ pub struct Want {
     pub size: Option<u64>,
 }
 
+/// For whom something is prefetched: a workspace's number. What nobody waits for leaves the queue with its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner(pub u64);
+
+#[derive(Debug)]
+struct Queued {
+    want: Want,
+    owner: Owner,
+}
+
 /// Wants in order of urgency, then of arrival.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Queue {
-    order: BTreeMap<(Class, u64), Want>,
+    order: BTreeMap<(Class, u64), Queued>,
     places: HashMap<ObjectId, (Class, u64)>,
     arrivals: u64,
+    limit: usize,
 }
 
 impl Queue {
+    /// An empty queue that takes prefetch up to `limit` wants.
+    pub fn new(limit: usize) -> Self {
+        Self { order: BTreeMap::new(), places: HashMap::new(), arrivals: 0, limit }
+    }
+
     /// Queues `want`, or moves it forward when it is queued with less urgency.
     /// Returns false when the queue is full and the want is not a read.
-    pub fn push(&mut self, want: Want, class: Class) -> bool {
+    pub fn push(&mut self, want: Want, class: Class, owner: Owner) -> bool {
         if let Some(&place) = self.places.get(&want.id) {
             if class < place.0 {
                 self.order.remove(&place);
-                self.insert(want, class);
+                self.insert(want, class, owner);
             }
             return true;
         }
-        if class > Class::Read && self.places.len() >= QUEUE_LIMIT {
+        if class > Class::Read && self.places.len() >= self.limit {
             return false;
         }
-        self.insert(want, class);
+        self.insert(want, class, owner);
         true
     }
 
@@ -71,11 +84,11 @@ impl Queue {
         let mut known = 0_u64;
         while taken.len() < objects {
             let Some(entry) = self.order.first_entry() else { break };
-            known = known.saturating_add(entry.get().size.unwrap_or(0));
+            known = known.saturating_add(entry.get().want.size.unwrap_or(0));
             if known > bytes && !taken.is_empty() {
                 break;
             }
-            let want = entry.remove();
+            let want = entry.remove().want;
             self.places.remove(&want.id);
             taken.push(want);
         }
@@ -94,6 +107,12 @@ impl Queue {
         }
     }
 
+    /// What is prefetched for `owner` alone.
+    pub fn owned_by(&self, owner: Owner) -> Vec<ObjectId> {
+        let prefetch = self.order.range((Class::Sibling, 0)..);
+        prefetch.filter(|(_, queued)| queued.owner == owner).map(|(_, queued)| queued.want.id).collect()
+    }
+
     /// Wants queued.
     pub fn len(&self) -> usize {
         self.places.len()
@@ -104,11 +123,11 @@ impl Queue {
         self.places.is_empty()
     }
 
-    fn insert(&mut self, want: Want, class: Class) {
+    fn insert(&mut self, want: Want, class: Class, owner: Owner) {
         let place = (class, self.arrivals);
         self.arrivals += 1;
         self.places.insert(want.id, place);
-        self.order.insert(place, want);
+        self.order.insert(place, Queued { want, owner });
     }
 }
 
@@ -116,25 +135,29 @@ impl Queue {
 mod tests {
     use super::*;
 
+    const ME: Owner = Owner(1);
+
     fn want(byte: u8, size: u64) -> Want {
         Want { id: ObjectId::from_bytes_or_panic(&[byte; 20]), size: Some(size) }
     }
 
     #[test]
-    fn reads_overtake_siblings_and_upgrade_them() {
-        let mut queue = Queue::default();
-        assert!(queue.push(want(1, 1), Class::Sibling));
-        assert!(queue.push(want(2, 1), Class::Sibling));
-        assert!(queue.push(want(2, 1), Class::Read));
-        assert_eq!(queue.take(10, 100), [want(2, 1), want(1, 1)]);
+    fn the_more_urgent_overtake_and_are_moved_forward() {
+        let mut queue = Queue::new(10);
+        assert!(queue.push(want(1, 1), Class::Last, ME));
+        assert!(queue.push(want(2, 1), Class::Text, ME));
+        assert!(queue.push(want(3, 1), Class::Sibling, ME));
+        assert!(queue.push(want(1, 1), Class::Read, ME));
+        assert!(queue.push(want(2, 1), Class::Last, ME), "a want of less urgency changes nothing");
+        assert_eq!(queue.take(10, 100), [want(1, 1), want(3, 1), want(2, 1)]);
         assert!(queue.is_empty());
     }
 
     #[test]
     fn a_batch_is_bounded_but_never_empty() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(10);
         for byte in 0..10 {
-            queue.push(want(byte, 60), Class::Read);
+            queue.push(want(byte, 60), Class::Read, ME);
         }
         assert_eq!(queue.take(100, 10).len(), 1);
         assert_eq!(queue.take(100, 120).len(), 2);
@@ -144,14 +167,20 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_prefetch_and_takes_reads() {
-        let mut queue = Queue::default();
-        for number in 0..QUEUE_LIMIT as u64 {
-            let mut bytes = [0; 20];
-            bytes[..8].copy_from_slice(&number.to_le_bytes());
-            assert!(queue.push(Want { id: ObjectId::from_bytes_or_panic(&bytes), size: None }, Class::Sibling));
-        }
-        let late = ObjectId::from_bytes_or_panic(&[0xff; 20]);
-        assert!(!queue.push(Want { id: late, size: None }, Class::Sibling));
-        assert!(queue.push(Want { id: late, size: None }, Class::Read));
+        let mut queue = Queue::new(2);
+        assert!(queue.push(want(1, 1), Class::Sibling, ME) && queue.push(want(2, 1), Class::Sibling, ME));
+        assert!(!queue.push(want(3, 1), Class::Sibling, ME));
+        assert!(queue.push(want(3, 1), Class::Read, ME));
+        assert!(queue.push(want(2, 1), Class::Read, ME), "moving forward takes no room");
+    }
+
+    #[test]
+    fn an_owners_prefetch_is_found_and_reads_are_nobodys() {
+        let mut queue = Queue::new(10);
+        queue.push(want(1, 1), Class::Sibling, ME);
+        queue.push(want(2, 1), Class::Last, ME);
+        queue.push(want(3, 1), Class::Text, Owner(2));
+        queue.push(want(2, 1), Class::Read, ME);
+        assert_eq!(queue.owned_by(ME), [want(1, 1).id]);
     }
 }

@@ -1,30 +1,24 @@
-//! The thread of one connection: takes a batch, fetches it, lands its objects.
+//! The thread of one connection: which job it takes, and how it fetches a batch.
 //!
 //! Owns retrying. Every want it takes off the queue is landed or failed before
-//! it takes the next batch, whatever the remote does.
+//! it takes the next job, whatever the remote does.
 
-use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use gix::ObjectId;
-use gix::objs::Kind;
 
-use super::engine::{Core, SizeQuery};
-use super::flight::Landed;
+use super::bulk::Bulk;
+use super::carry;
+use super::engine::{Core, State};
+use super::flight::{Awaited, Landed, Place, Waiting};
+use super::landing::Landing;
 use super::queue::{Class, Want};
-use super::remote::{Connection, Extent, FailureKind, LargeSink, RemoteError, Sink};
-use crate::store::{Batch, LargeBlob, listing_from_git};
-
-/// Raw bytes that arrive before a commit: bounds what is landed and not yet stored.
-const COMMIT_BYTES: u64 = 4 << 20;
-
-/// Objects that arrive before a commit.
-const COMMIT_OBJECTS: usize = 256;
+use super::remote::{Connection, Extent, FailureKind, RemoteError};
+use super::sizes::{self, SizeQuery};
 
 /// A thread without work for this long ends; its connection closes with it.
 const IDLE_LIMIT: Duration = Duration::from_mins(5);
@@ -32,13 +26,51 @@ const IDLE_LIMIT: Duration = Duration::from_mins(5);
 /// First pause before a retry; doubles with each.
 const BACKOFF: Duration = Duration::from_millis(100);
 
+/// What a worker slot is doing.
+pub(super) enum Post {
+    /// It has no thread.
+    Absent,
+    /// Its thread waits for work.
+    Asleep,
+    /// Its thread was told that there is work.
+    Waking,
+    /// It fetches a batch.
+    Busy,
+    /// It does what somebody waits for who is in no flight.
+    Serving(Waiting),
+}
+
+impl Post {
+    pub(super) fn is_present(&self) -> bool {
+        !matches!(self, Self::Absent)
+    }
+
+    pub(super) fn waiting(&self) -> Option<Waiting> {
+        if let Self::Serving(waiting) = self { Some(waiting.clone()) } else { None }
+    }
+}
+
 enum Job {
     Fetch(u64, Vec<Want>),
     Sizes(SizeQuery),
+    Bulk(Bulk),
+}
+
+enum Next {
+    Job(Job),
+    /// Nothing before then.
+    Later(Instant),
+    Nothing,
+}
+
+/// Starts the thread of `slot`.
+pub(super) fn start(core: &Arc<Core>, slot: usize) -> io::Result<()> {
+    let core = Arc::clone(core);
+    std::thread::Builder::new().name(format!("hydrate-{slot}")).spawn(move || run(&core, slot)).map(drop)
 }
 
 /// Serves `core` in worker slot `slot` until it closes or there is no work for long.
-pub(super) fn run(core: &Arc<Core>, slot: usize) {
+fn run(core: &Arc<Core>, slot: usize) {
     let mut connection: Option<Box<dyn Connection>> = None;
     while let Some(job) = next(core, slot) {
         match job {
@@ -53,85 +85,172 @@ pub(super) fn run(core: &Arc<Core>, slot: usize) {
                         &RemoteError::new(FailureKind::Local, "hydration failed; see the daemon's log"),
                         &ids,
                     );
+                    core.state.lock().flights.close(batch);
+                    core.changed.notify_waiters();
                 }
             }
-            Job::Sizes(query) => sizes(core, &mut connection, query),
+            Job::Sizes(query) => {
+                if catch_unwind(AssertUnwindSafe(|| sizes::answer(core, &mut connection, query))).is_err() {
+                    connection = None;
+                }
+            }
+            Job::Bulk(bulk) => carry::carry(core, slot, &mut connection, bulk),
         }
     }
 }
 
-/// Waits for work that this slot may take. `None`: end the thread.
-fn next(core: &Core, slot: usize) -> Option<Job> {
+/// Whether only what somebody waits for may be done in `slot`. With one connection there is nothing to reserve.
+fn is_reserved(state: &State, slot: usize) -> bool {
+    slot == 0 && state.posts.len() > 1
+}
+
+/// Whether the bounds on what is in flight leave room for `objects` more of `bytes`.
+fn fits(core: &Core, state: &State, objects: usize, bytes: u64) -> bool {
+    let sent = state.backlog().1;
     let settings = &core.settings;
-    // With one connection there is nothing to reserve for readers.
-    let readers_only = slot == 0 && settings.connections > 1;
-    let may_take = |class: Class| !readers_only || class == Class::Read;
+    let room = sent + objects <= settings.inflight_objects && state.bulk_bytes + bytes <= settings.inflight_bytes;
+    // What is larger than the bounds goes alone.
+    room || sent == 0
+}
+
+fn first_bulk_fits(core: &Core, state: &State) -> bool {
+    state.bulks.front().is_some_and(|bulk| fits(core, state, bulk.cargo.wants.len(), bulk.known_bytes()))
+}
+
+/// Whether there is a job that `slot` may take, now or in a moment.
+pub(super) fn has_work(core: &Core, state: &State, slot: usize) -> bool {
+    let all = !is_reserved(state, slot);
+    state.sizes.iter().any(|query| all || query.is_urgent())
+        || state.flights.first_class().is_some_and(|class| class == Class::Read || (all && fits(core, state, 1, 0)))
+        || (all && first_bulk_fits(core, state))
+}
+
+/// The most urgent job that `slot` may take: what readers wait for, then prefetch, then sizes and objects ahead of use.
+fn choose(core: &Core, state: &mut State, slot: usize) -> Next {
+    let all = !is_reserved(state, slot);
+    if let Some(at) = state.sizes.iter().position(SizeQuery::is_urgent) {
+        return state.sizes.remove(at).map_or(Next::Nothing, |query| Next::Job(Job::Sizes(query)));
+    }
+    let settings = &core.settings;
+    match state.flights.first_class() {
+        None => {}
+        // A read leaves at once; what comes meanwhile shares the next request.
+        Some(Class::Read) => return Next::Job(take(core, state, slot)),
+        Some(_) if !all || !fits(core, state, 1, 0) => {}
+        Some(_) => {
+            // Company usually follows within a moment.
+            if state.flights.queued() < settings.batch_objects && Instant::now() < state.prefetch_due {
+                return Next::Later(state.prefetch_due);
+            }
+            return Next::Job(take(core, state, slot));
+        }
+    }
+    if all && let Some(query) = state.sizes.pop_front() {
+        return Next::Job(Job::Sizes(query));
+    }
+    if all
+        && first_bulk_fits(core, state)
+        && let Some(bulk) = state.bulks.pop_front()
+    {
+        return Next::Job(Job::Bulk(bulk));
+    }
+    Next::Nothing
+}
+
+fn take(core: &Core, state: &mut State, slot: usize) -> Job {
+    let (batch, wants) = state.flights.take(slot, core.settings.batch_objects, core.settings.batch_bytes);
+    Job::Fetch(batch, wants)
+}
+
+/// Waits for work that this slot may take. `None`: end the thread.
+fn next(core: &Arc<Core>, slot: usize) -> Option<Job> {
     let idle_until = Instant::now() + IDLE_LIMIT;
     let mut state = core.state.lock();
     loop {
         if state.closed {
-            state.workers[slot] = false;
+            state.posts[slot] = Post::Absent;
             return None;
         }
-        if let Some(query) = state.size_queries.pop() {
-            return Some(Job::Sizes(query));
-        }
-        if state.flights.first_class().is_some_and(may_take) {
-            // Company usually follows within a moment: siblings, other readers.
-            let until = Instant::now() + settings.coalesce;
-            while !state.closed && state.flights.queued() < settings.batch_objects {
-                if core.work.wait_until(&mut state, until).timed_out() {
-                    break;
-                }
+        let until = match choose(core, &mut state, slot) {
+            Next::Job(job) => {
+                state.posts[slot] = post_for(&job, &mut state, slot);
+                Core::wake(core, &mut state);
+                return Some(job);
             }
-            if state.flights.first_class().is_some_and(may_take) {
-                let (batch, wants) = state.flights.take(slot, settings.batch_objects, settings.batch_bytes);
-                core.observe(&state);
-                return Some(Job::Fetch(batch, wants));
+            Next::Later(due) => due,
+            Next::Nothing => {
+                state.posts[slot] = Post::Asleep;
+                // What this slot finished made room, or what it was woken for is for others only.
+                Core::wake(core, &mut state);
+                idle_until
             }
-            continue;
-        }
-        let timed_out = core.work.wait_until(&mut state, idle_until).timed_out();
-        if timed_out {
-            state.workers[slot] = false;
+        };
+        state.posts[slot] = Post::Asleep;
+        let timed_out = core.work[slot].wait_until(&mut state, until).timed_out();
+        // Who was told of work a moment ago has to look for it.
+        if timed_out && until == idle_until && !matches!(state.posts[slot], Post::Waking) {
+            state.posts[slot] = Post::Absent;
             return None;
+        }
+    }
+}
+
+fn post_for(job: &Job, state: &mut State, slot: usize) -> Post {
+    let serving = |awaited, path: &[u8], since, batch| {
+        let place = Place::Sent { batch, connection: slot };
+        Post::Serving(Waiting { awaited, path: Box::from(path), since, place, retries: 0 })
+    };
+    match job {
+        Job::Fetch(..) => Post::Busy,
+        Job::Sizes(query) => {
+            serving(Awaited::Sizes(query.ids.len()), query.path(), query.since, state.flights.number())
+        }
+        Job::Bulk(bulk) => {
+            state.bulk_bytes += bulk.known_bytes();
+            serving(Awaited::Warm(bulk.cargo.wants.len()), &bulk.label, bulk.since, bulk.number)
         }
     }
 }
 
 /// Fetches one batch, retrying what may pass.
-fn fetch(core: &Core, connection: &mut Option<Box<dyn Connection>>, batch: u64, ids: &[ObjectId]) {
-    let mut open = still_missing(core, ids.to_vec());
-    let mut attempt = 0;
-    while !open.is_empty() {
+fn fetch(core: &Arc<Core>, connection: &mut Option<Box<dyn Connection>>, batch: u64, ids: &[ObjectId]) {
+    let mut open = ids.to_vec();
+    land_stored(core, &open);
+    let mut attempts = Attempts::default();
+    loop {
+        let state = core.state.lock();
+        open.retain(|id| state.flights.is_open(id, batch));
+        drop(state);
+        if open.is_empty() {
+            break;
+        }
         let reused = connection.is_some();
-        let outcome = attempt_fetch(core, connection, batch, &mut open);
-        let Err(error) = outcome else { break };
-        core.metrics.remote_failures.inc();
-        tracing::warn!(remote = core.remote.address(), kind = ?error.kind, objects = open.len(), "{error}");
+        let outcome = match connect(core, connection) {
+            Ok(connection) => {
+                core.metrics.remote_requests.inc();
+                connection.fetch(&open, Extent::Exact, &mut Landing::new(core, batch))
+            }
+            Err(error) => Err(error),
+        };
+        let Err(error) = outcome else {
+            let state = core.state.lock();
+            open.retain(|id| state.flights.is_open(id, batch));
+            break;
+        };
+        core.failed(&error, open.len());
         if error.kind != FailureKind::Missing {
             *connection = None;
         }
-        if drop_hopeless(core, &error, &mut open) {
+        if let (FailureKind::Missing, Some(id)) = (error.kind, error.object)
+            && open.contains(&id)
+        {
+            // The others may be there.
+            give_up(core, &error, &[id]);
             continue;
         }
-        let limit = match error.kind {
-            FailureKind::Transient => core.settings.retries,
-            FailureKind::Corrupt => 1,
-            _ => 0,
-        };
-        // A warm connection that the server closed meanwhile says nothing about the server.
-        let stale = reused && attempt == 0 && error.kind == FailureKind::Transient;
-        if attempt >= limit && !stale {
-            // What kept failing in passing ways is a network that does not work.
-            let offline = matches!(error.kind, FailureKind::Offline | FailureKind::Transient);
-            core.offline.store(offline, Ordering::Relaxed);
-            give_up(core, &error, &open);
-            break;
-        }
-        attempt += 1;
         core.state.lock().flights.retry_all(&open);
-        if !stale && !pause(core, BACKOFF * 2_u32.pow((attempt - 1).min(6))) {
+        if !attempts.again(core, &error, reused) {
+            give_up(core, &error, &open);
             break;
         }
     }
@@ -141,39 +260,60 @@ fn fetch(core: &Core, connection: &mut Option<Box<dyn Connection>>, batch: u64, 
         state.flights.fail(id, &lost.clone().about(*id));
     }
     state.flights.close(batch);
-    core.observe(&state);
+    core.hurry(&state);
+    drop(state);
+    core.changed.notify_waiters();
 }
 
-/// Lands those that reached the store meanwhile, and returns the others.
-fn still_missing(core: &Core, ids: Vec<ObjectId>) -> Vec<ObjectId> {
-    let Ok(missing) = core.store.missing_blobs(&ids) else { return ids };
-    if missing.len() < ids.len() {
-        let absent: HashSet<&ObjectId> = missing.iter().collect();
-        let mut state = core.state.lock();
-        for id in ids.iter().filter(|id| !absent.contains(id)) {
+/// Lands those that reached the store meanwhile.
+pub(super) fn land_stored(core: &Core, ids: &[ObjectId]) {
+    let Ok(missing) = core.store.missing_blobs(ids) else { return };
+    if missing.len() == ids.len() {
+        return;
+    }
+    // Both are in the same order.
+    let mut missing = missing.iter().peekable();
+    let mut state = core.state.lock();
+    for id in ids {
+        if missing.next_if_eq(&id).is_none() {
             state.flights.land(id, &Landed::Stored);
         }
     }
-    missing
 }
 
-fn attempt_fetch(
-    core: &Core,
-    connection: &mut Option<Box<dyn Connection>>,
-    batch: u64,
-    open: &mut Vec<ObjectId>,
-) -> Result<(), RemoteError> {
-    let connection = connect(core, connection)?;
-    core.metrics.remote_requests.inc();
-    let mut landing = Landing { core, batch, objects: Batch::default(), pending: Vec::new(), arrived: Vec::new() };
-    let outcome = connection.fetch(open, Extent::Exact, &mut landing);
-    landing.commit();
-    let arrived: HashSet<ObjectId> = landing.arrived.drain(..).collect();
-    open.retain(|id| !arrived.contains(id));
-    outcome
+/// How often a request failed in a row.
+#[derive(Default)]
+pub(super) struct Attempts(u32);
+
+impl Attempts {
+    /// Something arrived: what fails from now on is another failure.
+    pub(super) fn reset(&mut self) {
+        self.0 = 0;
+    }
+
+    /// Waits before another attempt. False: there is to be none. `reused`: the connection had served before.
+    pub(super) fn again(&mut self, core: &Core, error: &RemoteError, reused: bool) -> bool {
+        let limit = match error.kind {
+            FailureKind::Transient => core.settings.retries,
+            FailureKind::Corrupt => 1,
+            _ => 0,
+        };
+        // A warm connection that the server closed meanwhile says nothing about the server.
+        let stale = reused && self.0 == 0 && error.kind == FailureKind::Transient && error.retry_after.is_none();
+        let asked = error.retry_after.unwrap_or_default();
+        // Nobody waits longer than the time-out, so a remote that wants to be left alone for longer is as good as gone.
+        if (self.0 >= limit && !stale) || asked > core.settings.timeout {
+            // What kept failing in passing ways is a network that does not work.
+            let offline = matches!(error.kind, FailureKind::Offline | FailureKind::Transient);
+            core.offline.store(offline, Ordering::Relaxed);
+            return false;
+        }
+        self.0 += 1;
+        stale || pause(core, asked.max(BACKOFF * 2_u32.pow((self.0 - 1).min(6))))
+    }
 }
 
-fn connect<'a>(
+pub(super) fn connect<'a>(
     core: &Core,
     connection: &'a mut Option<Box<dyn Connection>>,
 ) -> Result<&'a mut Box<dyn Connection>, RemoteError> {
@@ -189,15 +329,6 @@ fn connect<'a>(
     connection.as_mut().ok_or_else(|| RemoteError::new(FailureKind::Offline, "no connection"))
 }
 
-/// When the failure is about one object, fails that one alone. True: go on with the others.
-fn drop_hopeless(core: &Core, error: &RemoteError, open: &mut Vec<ObjectId>) -> bool {
-    let (FailureKind::Missing, Some(id)) = (error.kind, error.object) else { return false };
-    let Some(at) = open.iter().position(|other| *other == id) else { return false };
-    open.swap_remove(at);
-    give_up(core, error, &[id]);
-    true
-}
-
 fn give_up(core: &Core, error: &RemoteError, ids: &[ObjectId]) {
     let mut state = core.state.lock();
     for id in ids {
@@ -210,140 +341,19 @@ fn give_up(core: &Core, error: &RemoteError, ids: &[ObjectId]) {
 fn pause(core: &Core, length: Duration) -> bool {
     let until = Instant::now() + length;
     let mut state = core.state.lock();
+    // `room` is told of every commit, and of the end.
     while !state.closed {
-        if core.work.wait_until(&mut state, until).timed_out() {
-            return true;
+        if core.room.wait_until(&mut state, until).timed_out() {
+            return !state.closed;
         }
     }
     false
 }
 
-fn sizes(core: &Core, connection: &mut Option<Box<dyn Connection>>, query: SizeQuery) {
-    let mut warm = connection.is_some();
-    let outcome = loop {
-        let outcome = attempt_sizes(core, connection, &query.ids);
-        if let Err(error) = &outcome
-            && error.kind != FailureKind::Unsupported
-        {
-            core.metrics.remote_failures.inc();
-            *connection = None;
-            if std::mem::take(&mut warm) && error.kind == FailureKind::Transient {
-                continue;
-            }
-        }
-        break outcome;
-    };
-    if let Err(error) = &outcome {
-        tracing::warn!(remote = core.remote.address(), kind = ?error.kind, "sizes: {error}");
-    }
-    // Whoever asked may have gone away.
-    let _ = query.tell.send(outcome);
-}
-
-fn attempt_sizes(
-    core: &Core,
-    connection: &mut Option<Box<dyn Connection>>,
-    ids: &[ObjectId],
-) -> Result<(), RemoteError> {
-    let connection = connect(core, connection)?;
-    if !connection.abilities().object_info {
-        return Err(RemoteError::new(FailureKind::Unsupported, "the server does not answer for sizes"));
-    }
-    core.metrics.remote_requests.inc();
-    let mut batch = Batch::default();
-    for (id, size) in connection.sizes(ids)? {
-        batch.size(id, size);
-    }
-    core.store.commit(batch)?;
-    Ok(())
-}
-
-/// Takes the objects of one request as they arrive.
-struct Landing<'a> {
-    core: &'a Core,
-    batch: u64,
-    objects: Batch,
-    pending: Vec<ObjectId>,
-    arrived: Vec<ObjectId>,
-}
-
-impl Landing<'_> {
-    fn arrive(&mut self, id: ObjectId, size: u64, landed: &Landed) {
-        self.core.metrics.remote_objects.inc();
-        self.core.metrics.remote_bytes.inc_by(size);
-        self.core.offline.store(false, Ordering::Relaxed);
-        let mut state = self.core.state.lock();
-        state.flights.land(&id, landed);
-        state.flights.advance(self.batch);
-        self.arrived.push(id);
-    }
-
-    fn commit(&mut self) {
-        let objects = std::mem::take(&mut self.objects);
-        if !objects.is_empty()
-            && let Err(error) = self.core.store.commit(objects)
-        {
-            // Readers have their bytes; the cache does not, so they will be fetched again.
-            tracing::error!("objects were not cached: {error}");
-        }
-        self.core.state.lock().flights.settle(&self.pending);
-        self.pending.clear();
-    }
-}
-
-impl Sink for Landing<'_> {
-    fn object(&mut self, id: ObjectId, kind: Kind, data: Bytes) -> Result<(), RemoteError> {
-        let size = data.len() as u64;
-        match kind {
-            Kind::Blob => {
-                self.arrive(id, size, &Landed::Bytes(data.clone()));
-                self.objects.blob(id, &data);
-                self.pending.push(id);
-            }
-            Kind::Tree => {
-                let listing = listing_from_git(&id, &data)
-                    .map_err(|error| RemoteError::new(FailureKind::Corrupt, format!("tree {id}: {error}")).about(id))?;
-                let mut batch = Batch::default();
-                batch.tree(id, &listing);
-                self.core.store.commit(batch)?;
-                self.arrive(id, size, &Landed::Stored);
-            }
-            Kind::Commit | Kind::Tag => {}
-        }
-        if self.objects.raw_bytes() >= COMMIT_BYTES || self.objects.len() >= COMMIT_OBJECTS {
-            self.commit();
-        }
-        Ok(())
-    }
-
-    fn large(&mut self, raw_size: u64) -> Result<Box<dyn LargeSink + '_>, RemoteError> {
-        let blob = self.core.store.large_blob(raw_size)?;
-        Ok(Box::new(LargeLanding { landing: self, blob, raw_size }))
-    }
-}
-
-struct LargeLanding<'a, 'b> {
-    landing: &'a mut Landing<'b>,
-    blob: LargeBlob,
-    raw_size: u64,
-}
-
-impl Write for LargeLanding<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.landing.core.state.lock().flights.advance(self.landing.batch);
-        self.blob.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.blob.flush()
-    }
-}
-
-impl LargeSink for LargeLanding<'_, '_> {
-    fn finish(self: Box<Self>, id: ObjectId) -> Result<(), RemoteError> {
-        let Self { landing, blob, raw_size } = *self;
-        blob.finish(id)?;
-        landing.arrive(id, raw_size, &Landed::Stored);
-        Ok(())
+impl Core {
+    /// Notes a request that failed.
+    pub(super) fn failed(&self, error: &RemoteError, objects: usize) {
+        self.metrics.remote_failures.inc();
+        tracing::warn!(remote = self.remote.address(), kind = ?error.kind, objects, "{error}");
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! No operation waits: what needs the network comes back as a future.
 
+mod ahead;
 pub mod attr;
 pub mod errno;
 pub mod fuse;

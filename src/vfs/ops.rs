@@ -15,10 +15,12 @@ use std::time::{Duration, Instant, SystemTime};
 use gix::ObjectId;
 use tokio::sync::watch;
 
+use super::ahead::SizesInARow;
 use super::attr::Attr;
 use super::errno::Errno;
 use super::inode::{Inodes, What};
-use crate::hydrate::{Hydrator, Landed, Want};
+use crate::config::Prefetch;
+use crate::hydrate::{Hydrator, Landed, Owner as For, Want};
 use crate::index::ino::Ino;
 use crate::index::view::{Directory, View};
 use crate::metrics::Metrics;
@@ -29,12 +31,6 @@ const NAME_MAX: usize = 255;
 
 /// Longest symlink target Linux takes.
 const TARGET_MAX: usize = 4095;
-
-/// Most siblings that ride along with a read or a size: one batch.
-const SIBLINGS: usize = 255;
-
-/// Most names whose sizes are asked for at once.
-const SIZE_QUERY_LIMIT: usize = 100_000;
 
 /// A result, now or later.
 pub enum Answer<T> {
@@ -77,8 +73,12 @@ pub struct Shown {
     pub gitfile: Vec<u8>,
     /// Times of everything in it.
     pub time: SystemTime,
-    /// Whether siblings ride along with reads.
-    pub siblings: bool,
+    /// What takes a directory's files along.
+    pub prefetch: Prefetch,
+    /// Whether the sizes of all its files are being asked for.
+    pub learning: watch::Sender<bool>,
+    /// For whom it prefetches.
+    pub owner: For,
     /// Where it is mounted: what `larder waits` puts before its paths.
     pub root: PathBuf,
 }
@@ -123,19 +123,28 @@ const XATTRS: &[u8] = b"user.larder.oid\0user.larder.hydrated\0";
 
 /// One workspace's filesystem.
 pub struct Fs {
-    store: Store,
-    metrics: Arc<Metrics>,
-    inodes: Inodes,
+    pub(super) store: Store,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) inodes: Inodes,
     gate: watch::Receiver<Gate>,
     owner: Owner,
     // Where the cache is: its disk is what `df` is told.
     home: PathBuf,
+    pub(super) sizes_in_a_row: SizesInARow,
 }
 
 impl Fs {
     /// The filesystem that `gate` opens.
     pub fn new(store: Store, metrics: Arc<Metrics>, gate: watch::Receiver<Gate>, owner: Owner, home: PathBuf) -> Self {
-        Self { store, metrics, inodes: Inodes::new(What::Gitfile), gate, owner, home }
+        Self {
+            store,
+            metrics,
+            inodes: Inodes::new(What::Gitfile),
+            gate,
+            owner,
+            home,
+            sizes_in_a_row: SizesInARow::default(),
+        }
     }
 
     /// Who owns everything.
@@ -197,8 +206,10 @@ impl Fs {
             Ok(None) => {
                 let (fs, shown) = (Arc::clone(self), Arc::clone(shown));
                 Answer::wait(async move {
-                    fs.resolve_sizes(&shown, ino).await?;
-                    fs.getattr_now(&shown, ino)?.ok_or(Errno::EIO)
+                    // Not looked up again: others may drop what is cached of the directory meanwhile.
+                    let size = fs.resolve_size(&shown, ino).await?;
+                    let what = fs.inodes.what(ino).ok_or(Errno::ESTALE)?;
+                    attr(&shown, ino, what, size)
                 })
             }
         }
@@ -217,48 +228,11 @@ impl Fs {
         let position = position as usize;
         let size = match directory.size(position) {
             Some(size) => Some(size),
-            None => self.store.sizes(&[id]).map_err(|error| Errno::from(&error))?.into_iter().next().flatten(),
+            None => self.known_size(&id)?,
         };
         let Some(size) = size else { return Ok(None) };
         directory.learn(position, size);
         attr(shown, ino, node.what, size).map(Some)
-    }
-
-    async fn resolve_sizes(&self, shown: &Shown, ino: Ino) -> Result<(), Errno> {
-        let node = self.inodes.get(ino).ok_or(Errno::ESTALE)?;
-        let What::Blob { id, position, .. } = node.what else { return Ok(()) };
-        let directory = self.directory(shown, node.parent)?.ok_or(Errno::ESTALE)?;
-        let position = position as usize;
-        if shown.hydrator.offers_sizes() != Some(false) {
-            let unknown: Vec<ObjectId> = after(&directory, position, |p| directory.size(p).is_none())
-                .take(SIZE_QUERY_LIMIT)
-                .map(|(_, id)| id)
-                .collect();
-            if shown.hydrator.sizes(unknown).await.is_ok() {
-                return self.learn_sizes(&directory);
-            }
-        }
-        self.metrics.misses.inc();
-        let path = self.label(shown, ino);
-        // Without siblings the size would be fetched one file at a time, so they ride along whatever the setting.
-        let companions = self.companions(&directory, position, |p| directory.size(p).is_none());
-        let landed = shown.hydrator.hydrate(Want { id, size: None }, &path, &companions).wait().await;
-        if let Landed::Bytes(bytes) = landed.map_err(|error| Errno::from(&error))? {
-            directory.learn(position, bytes.len() as u64);
-        }
-        Ok(())
-    }
-
-    fn learn_sizes(&self, directory: &Directory) -> Result<(), Errno> {
-        let unknown: Vec<(usize, ObjectId)> = after(directory, 0, |p| directory.size(p).is_none()).collect();
-        let ids: Vec<ObjectId> = unknown.iter().map(|(_, id)| *id).collect();
-        let sizes = self.store.sizes(&ids).map_err(|error| Errno::from(&error))?;
-        for ((position, _), size) in unknown.iter().zip(sizes) {
-            if let Some(size) = size {
-                directory.learn(*position, size);
-            }
-        }
-        Ok(())
     }
 
     /// Up to `len` bytes of `ino` from `offset`; fewer only at its end.
@@ -301,12 +275,15 @@ impl Fs {
         let What::Blob { id, position, .. } = node.what else { return Err(Errno::EINVAL) };
         let directory = self.directory(shown, node.parent)?.ok_or(Errno::ESTALE)?;
         let position = position as usize;
-        let companions = if shown.siblings { self.companions(&directory, position, |_| true) } else { Vec::new() };
+        let companions = match shown.prefetch {
+            Prefetch::Off => Vec::new(),
+            Prefetch::OnRead | Prefetch::OnList => self.companions(&directory, position, |_| true),
+        };
         let want = Want { id, size: directory.size(position) };
         let path = self.label(shown, ino);
         // A stored object can be damaged or evicted before it is read; once more is enough, twice would hide a fault.
         for _ in 0..2 {
-            match shown.hydrator.hydrate(want, &path, &companions).wait().await {
+            match shown.hydrator.hydrate(want, &path, shown.owner, &companions).wait().await {
                 Ok(Landed::Bytes(bytes)) => {
                     directory.learn(position, bytes.len() as u64);
                     return Ok(slice(&bytes, offset, len));
@@ -360,6 +337,9 @@ impl Fs {
             }
         }
         let Some(directory) = directory else { return Ok(()) };
+        if offset == 0 && shown.prefetch == Prefetch::OnList {
+            Self::listed_ahead(shown, &directory);
+        }
         let count = directory.listing().len();
         let first = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
         for position in first..count {
@@ -455,12 +435,12 @@ impl Fs {
     }
 
     /// The path `larder waits` shows.
-    fn label(&self, shown: &Shown, ino: Ino) -> Vec<u8> {
+    pub(super) fn label(&self, shown: &Shown, ino: Ino) -> Vec<u8> {
         [shown.root.as_os_str().as_bytes(), b"/", &self.inodes.path(ino)].concat()
     }
 
     /// The directory `ino` is; `None` for one without entries (a gitlink).
-    fn directory(&self, shown: &Shown, ino: Ino) -> Result<Option<Arc<Directory>>, Errno> {
+    pub(super) fn directory(&self, shown: &Shown, ino: Ino) -> Result<Option<Arc<Directory>>, Errno> {
         let what = if ino == Ino::ROOT { root(shown) } else { self.inodes.what(ino).ok_or(Errno::ESTALE)? };
         match what {
             What::Directory { tree } => shown.view.directory(&tree).map(Some).map_err(|error| {
@@ -471,33 +451,6 @@ impl Fs {
             What::Blob { .. } | What::Gitfile => Err(Errno::ENOTDIR),
         }
     }
-
-    /// Siblings of the entry at `position` that `choose` accepts and the store lacks.
-    fn companions(&self, directory: &Directory, position: usize, choose: impl Fn(usize) -> bool) -> Vec<Want> {
-        // Looking at four batches' worth keeps this short in directories of a hundred thousand files.
-        let near: Vec<(usize, ObjectId)> = after(directory, position, choose).skip(1).take(4 * SIBLINGS).collect();
-        let ids: Vec<ObjectId> = near.iter().map(|(_, id)| *id).collect();
-        let Ok(missing) = self.store.missing_blobs(&ids) else { return Vec::new() };
-        let mut missing = missing.into_iter().peekable();
-        near.into_iter()
-            .filter(|(_, id)| missing.next_if_eq(id).is_some())
-            .take(SIBLINGS)
-            .map(|(position, id)| Want { id, size: directory.size(position) })
-            .collect()
-    }
-}
-
-/// Blobs of `directory` from `position` on and round again, as far as `choose` accepts their position.
-fn after(
-    directory: &Directory,
-    position: usize,
-    choose: impl Fn(usize) -> bool,
-) -> impl Iterator<Item = (usize, ObjectId)> {
-    let count = directory.listing().len();
-    (position..count).chain(0..position.min(count)).filter_map(move |at| {
-        let entry = directory.listing().get(at)?;
-        (entry.kind.is_blob() && choose(at)).then_some((at, entry.id))
-    })
 }
 
 fn root(shown: &Shown) -> What {

@@ -1,10 +1,10 @@
 //! A loopback TCP proxy that behaves like a bad network.
 //!
-//! Owns the faults: delay, cut, stall, flipped bits, offline. A fault is armed
+//! Owns the faults: delay, a narrow line, cut, stall, flipped bits, offline. A fault is armed
 //! at any time and strikes when that many bytes have gone to the client since
 //! it was armed (or since it last struck), whichever connection carries them.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -26,6 +26,9 @@ pub enum Fault {
 /// The default number of strikes: every time.
 pub const ALWAYS: u64 = u64::MAX;
 
+/// Bytes that go over a narrow line in one piece, so that connections take turns.
+const PIECE: usize = 4 << 10;
+
 struct Armed {
     fault: Fault,
     after: u64,
@@ -36,6 +39,9 @@ struct Armed {
 #[derive(Default)]
 struct Shared {
     rtt_ms: AtomicU64,
+    bytes_per_second: AtomicU64,
+    /// When the line has carried what was given to it.
+    busy_until: Mutex<Option<Instant>>,
     offline: AtomicBool,
     closing: AtomicBool,
     connections: AtomicU64,
@@ -79,6 +85,11 @@ impl Proxy {
     /// Round-trip time of everything sent from now on.
     pub fn set_rtt(&self, rtt: Duration) {
         self.shared.rtt_ms.store(u64::try_from(rtt.as_millis()).expect("a short delay"), SeqCst);
+    }
+
+    /// Lets all connections together carry so many bytes a second to the client from now on; 0 is no limit.
+    pub fn set_rate(&self, bytes_per_second: u64) {
+        self.shared.bytes_per_second.store(bytes_per_second, SeqCst);
     }
 
     /// Arms a fault that strikes `strikes` times, each time `after` bytes have gone down.
@@ -179,7 +190,7 @@ fn deliver(shared: &Shared, mut to: TcpStream, down: bool, pieces: &Receiver<(In
             return;
         }
         let struck = if down { strike(shared, &mut piece) } else { None };
-        let written = to.write_all(&piece);
+        let written = if down { write_narrow(shared, &mut to, &piece) } else { to.write_all(&piece) };
         match struck {
             Some(Fault::Stall) => {
                 // Held open until the proxy or the client ends it.
@@ -194,6 +205,23 @@ fn deliver(shared: &Shared, mut to: TcpStream, down: bool, pieces: &Receiver<(In
             _ => {}
         }
     }
+}
+
+/// Writes as fast as the line carries; a line that is widened meanwhile is wide at once.
+fn write_narrow(shared: &Shared, to: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    for piece in bytes.chunks(PIECE) {
+        let nanoseconds = piece.len() as u64 * 1_000_000_000;
+        if let Some(took) = nanoseconds.checked_div(shared.bytes_per_second.load(SeqCst)) {
+            let now = Instant::now();
+            let mut busy = lock(&shared.busy_until);
+            let until = busy.unwrap_or(now).max(now) + Duration::from_nanos(took);
+            *busy = Some(until);
+            drop(busy);
+            thread::sleep(until - now);
+        }
+        to.write_all(piece)?;
+    }
+    Ok(())
 }
 
 /// Applies the armed fault when its byte is in `piece`, shortening the piece where nothing may follow.

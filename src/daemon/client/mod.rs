@@ -191,7 +191,7 @@ fn longest_silence(request: &Request) -> Duration {
     match request {
         Request::Ping => PING_SILENCE,
         Request::Fsmonitor { .. } => FSMONITOR_SILENCE,
-        Request::Mount(_) | Request::Prepare { .. } => PREPARE_SILENCE,
+        Request::Mount(_) | Request::Prepare { .. } | Request::Warm(_) => PREPARE_SILENCE,
         _ => FACTS_SILENCE,
     }
 }
@@ -202,6 +202,7 @@ pub fn unexpected(answer: &Answer) -> Failure {
         Answer::Pong { .. } => "a pong",
         Answer::Ok => "a bare success",
         Answer::Workspaces(_) => "workspaces",
+        Answer::Warmed(_) => "a warming report",
         Answer::Waits(_) => "waits",
         Answer::Text(_) => "text",
         Answer::Changes { .. } => "changes",

@@ -47,7 +47,7 @@ fn fail(lines: Vec<Vec<u8>>) -> Failure {
 #[test]
 fn progress_comes_before_the_answer() {
     let (_dir, socket) = home();
-    let progress = Progress { phase: "fetching".to_owned(), objects: 3, bytes: 9 };
+    let progress = Progress { phase: "fetching".to_owned(), objects: 3, bytes: 9, total_objects: None };
     let replies = vec![line(&Reply::Progress(progress.clone())), line(&Reply::Done(Answer::Ok))];
     let server = daemon(&socket, replies);
     let mut seen = Vec::new();

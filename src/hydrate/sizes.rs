@@ -1,0 +1,73 @@
+//! Raw sizes without contents, where the server answers for them (`object-info`, gitprotocol-v2(5)).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use gix::ObjectId;
+use tokio::sync::oneshot;
+
+use super::engine::Core;
+use super::remote::{Connection, FailureKind, RemoteError};
+use super::worker::{Attempts, connect};
+use crate::store::Batch;
+
+/// A question for sizes alone.
+pub(super) struct SizeQuery {
+    pub(super) ids: Vec<ObjectId>,
+    path: Option<Box<[u8]>>,
+    pub(super) since: Instant,
+    pub(super) tell: oneshot::Sender<Result<(), RemoteError>>,
+}
+
+impl SizeQuery {
+    pub(super) fn new(ids: Vec<ObjectId>, path: Option<&[u8]>, tell: oneshot::Sender<Result<(), RemoteError>>) -> Self {
+        Self { ids, path: path.map(Box::from), since: Instant::now(), tell }
+    }
+
+    /// Whether a reader waits for it.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.path.is_some()
+    }
+
+    pub(super) fn path(&self) -> &[u8] {
+        self.path.as_deref().unwrap_or_default()
+    }
+}
+
+/// Answers `query`, trying again what may pass.
+pub(super) fn answer(core: &Arc<Core>, connection: &mut Option<Box<dyn Connection>>, query: SizeQuery) {
+    let mut attempts = Attempts::default();
+    let outcome = loop {
+        if query.tell.is_closed() {
+            return;
+        }
+        let reused = connection.is_some();
+        let outcome = attempt(core, connection, &query.ids);
+        if let Err(error) = &outcome
+            && error.kind != FailureKind::Unsupported
+        {
+            core.failed(error, query.ids.len());
+            *connection = None;
+            if attempts.again(core, error, reused) {
+                continue;
+            }
+        }
+        break outcome;
+    };
+    // Whoever asked may have gone away.
+    let _ = query.tell.send(outcome);
+}
+
+fn attempt(core: &Core, connection: &mut Option<Box<dyn Connection>>, ids: &[ObjectId]) -> Result<(), RemoteError> {
+    let connection = connect(core, connection)?;
+    if !connection.abilities().object_info {
+        return Err(RemoteError::new(FailureKind::Unsupported, "the server does not answer for sizes"));
+    }
+    core.metrics.remote_requests.inc();
+    let mut batch = Batch::default();
+    for (id, size) in connection.sizes(ids)? {
+        batch.size(id, size);
+    }
+    core.store.commit(batch)?;
+    Ok(())
+}
