@@ -75,8 +75,8 @@ class Bench:
     def sh(self, script, cwd, **more):
         return self.run("bash", "-c", f"set -o pipefail; {script}", cwd=cwd, **more)
 
-    def spawn(self, *args, ready_port):
-        child = subprocess.Popen([str(a) for a in args], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    def spawn(self, *args, ready_port, **env):
+        child = subprocess.Popen([str(a) for a in args], env=self.env | env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                  stderr=subprocess.DEVNULL, start_new_session=True)
         self.children.append(child)
         for _ in range(500):
@@ -95,12 +95,12 @@ class Bench:
         child.wait()
         self.children.remove(child)
 
-    def serve(self, base):
+    def serve(self, base, **env):
         port = free_port()
         # Not through `git`, which would stay between the daemon and whoever waits for its end.
         program = os.path.join(self.run("git", "--exec-path").decode().strip(), "git-daemon")
         self.spawn(program, "--listen=127.0.0.1", f"--port={port}", f"--base-path={base}", "--export-all",
-                   "--reuseaddr", "--log-destination=none", base, ready_port=port)
+                   "--reuseaddr", "--log-destination=none", base, ready_port=port, **env)
         return port
 
     def server(self):
@@ -110,11 +110,11 @@ class Bench:
     def url(self, port=None):
         return f"git://127.0.0.1:{port or self.server()}/linux.git"
 
-    def proxy(self, rtt_ms):
+    def proxy(self, rtt_ms, mbit=0, target=None):
         if not os.path.exists(self.opt.netproxy):
             raise RuntimeError(f"{self.opt.netproxy} is missing")
-        target, port = self.server(), free_port()
-        child = self.spawn(sys.executable, self.opt.netproxy, "--listen", port, "--target", target, "--rtt-ms", rtt_ms, ready_port=port)
+        target, port = target or self.server(), free_port()
+        child = self.spawn(sys.executable, self.opt.netproxy, "--listen", port, "--target", target, "--rtt-ms", rtt_ms, "--mbit", mbit, ready_port=port)
         return child, port
 
     def home(self):
@@ -468,28 +468,27 @@ def digest(path):
         return hashlib.file_digest(file, "blake2b").digest()
 
 
-GROUPS = [name.removeprefix("group_") for name in vars(Bench) if name.startswith("group_")]
-
-
-def main():
+def main(kind):
+    """Runs the groups of `kind`, those of the classes below it first."""
+    groups = [name.removeprefix("group_") for base in reversed(kind.__mro__) for name in vars(base) if name.startswith("group_")]
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--corpus", default="/tmp/corpus", type=os.path.abspath)
     ap.add_argument("--larder", required=True, type=os.path.abspath)
     ap.add_argument("--netproxy", default="../shared/bench/netproxy.py", type=os.path.abspath)
     ap.add_argument("--work", default=None, help="where to put checkouts and caches (default: the temporary directory)")
-    ap.add_argument("--only", nargs="*", default=[], metavar="NAME", help=f"of: {' '.join(GROUPS)}")
+    ap.add_argument("--only", nargs="*", default=[], metavar="NAME", help=f"of: {' '.join(groups)}")
     opt = ap.parse_args()
     if opt.only == ["list"]:
-        return print("\n".join(GROUPS))
-    if wrong := set(opt.only) - set(GROUPS):
-        ap.error(f"no such group: {' '.join(sorted(wrong))}; there are: {' '.join(GROUPS)}")
-    bench = Bench(opt)
+        return print("\n".join(groups))
+    if wrong := set(opt.only) - set(groups):
+        ap.error(f"no such group: {' '.join(sorted(wrong))}; there are: {' '.join(groups)}")
+    bench = kind(opt)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))
     failed = False
     try:
         # Read order matters to nobody but the reader: each group prepares what it needs.
-        for name in opt.only or GROUPS:
+        for name in opt.only or groups:
             say(f"== {name}")
             try:
                 getattr(bench, f"group_{name}")()
@@ -504,4 +503,5 @@ def main():
     sys.exit(1 if failed else 0)
 
 
-main()
+if __name__ == "__main__":
+    main(Bench)
