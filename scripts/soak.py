@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """A soak: random readers, warms, cancels and network faults; run by soak.sh, which explains the arguments.
 
-The load lasts for phases, each with a fresh home, so that there is always something to fetch. While a fault is active
+One daemon serves phase after phase, each with a repository of its own, so that there is always something to fetch. While a fault is active
 a read may fail, but never give wrong bytes, and never hang. After each phase the network is healed and everything
-stopped: then nobody may wait, no task, thread or child be left over, and each mount must equal git's tree.
+stopped: then nobody may wait, no task, thread or child be left over, and each mount must equal git's tree. What the daemon keeps
+in memory may be no more in the last phase than in the second.
 """
 import argparse, asyncio, errno, hashlib, json, os, pathlib, random, re, shutil, signal, socket, stat, statistics, subprocess, sys, tempfile, threading, time
 
@@ -199,7 +200,7 @@ class Soak:
             self.env |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
         (self.work / "config/larder").mkdir(parents=True)
         (self.work / "config/larder/config.toml").write_text('[network]\ntimeout = "3s"\n')
-        self.network, self.home, self.pid, self.mounts = None, None, None, []
+        self.network, self.home, self.pid, self.mounts, self.first = None, None, None, [], None
         self.stop, self.violations, self.rss = threading.Event(), [], []
         self.counts = dict.fromkeys("reads bytes warms warms_cancelled readers_killed listings statuses remounts".split(), 0)
         self.failures, self.longest, self.evidence = {}, {}, None
@@ -307,15 +308,10 @@ class Soak:
     # -- what is served, and what it should look like
 
     def prepare(self):
-        corpus = self.opt.corpus
-        if not os.path.isdir(corpus):
-            say(f"no {corpus}: making a repository")
-            corpus = self.make_repository()
-        self.name = os.path.basename(corpus)
-        port = free_port()
+        port, base = free_port(), self.work / "served"
+        base.mkdir()
         # Not through `git`, which would stay between the daemon and whoever waits for its end.
         program = os.path.join(self.must("git", "--exec-path").decode().strip(), "git-daemon")
-        base = os.path.dirname(corpus)
         self.popen(program, "--listen=127.0.0.1", f"--port={port}", f"--base-path={base}", "--export-all", "--reuseaddr",
                    "--log-destination=none", base, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(500):
@@ -325,10 +321,12 @@ class Soak:
             except OSError:
                 time.sleep(0.01)
         self.network = Network(port)
-        self.trees = {rev: self.reference(corpus, rev) for rev in ("main", "next")}
+        self.home = self.work / "home"
+        self.env["LARDER_HOME"] = str(self.home)
 
     def make_repository(self):
-        tree, choice = self.work / "made", random.Random(1)
+        """A repository that shares no object with those of other phases: there is always something to fetch."""
+        tree, choice = self.work / f"served/made{self.phase}", random.Random(self.phase)
         tree.mkdir()
         words = [bytes(choice.choices(b"abcdefghijklmnopqrstuvwxyz", k=choice.randrange(2, 12))) for _ in range(3000)]
         for number in range(3000):
@@ -339,8 +337,8 @@ class Soak:
                 path.write_bytes(choice.randbytes(size))
             else:
                 path.write_bytes((b" ".join(choice.choices(words, k=size // 7)) + b"\n").replace(b"ab ", b"\n"))
-        (tree / "top0/übergrößen name.txt").write_text("ü\n")
-        (tree / "top0/run.sh").write_text("#!/bin/sh\n")
+        (tree / "top0/übergrößen name.txt").write_text(f"ü {self.phase}\n")
+        (tree / "top0/run.sh").write_text(f"#!/bin/sh\n# {self.phase}\n")
         (tree / "top0/run.sh").chmod(0o755)
         (tree / "top1/link").symlink_to("../top0/run.sh")
         for args in (["init", "-q", "-b", "main"], ["config", "uploadpack.allowFilter", "true"],
@@ -357,7 +355,7 @@ class Soak:
     def reference(self, corpus, rev):
         """Git's own files of `rev`: (directory, {name: (mode, object id)}, file with the names of plain files)."""
         git = ["git", f"--git-dir={corpus if corpus.endswith('.git') else corpus + '/.git'}"]
-        tree = self.work / f"tree-{rev}"
+        tree = self.work / f"tree{self.phase}-{rev}"
         tree.mkdir()
         self.must("bash", "-c", 'set -o pipefail; "$@" | tar x -C "$0"', tree, *git, "archive", rev, limit=300)
         entries, names = {}, []
@@ -366,7 +364,7 @@ class Soak:
             entries[name] = (mode.decode(), oid.decode())
             if mode.startswith(b"100") and blob_id(tree / name) == oid.decode():  # attributes may change an archive
                 names.append(name)
-        listed = self.work / f"names-{rev}"
+        listed = self.work / f"names{self.phase}-{rev}"
         listed.write_text("".join(name + "\0" for name in names))
         return tree, entries, listed
 
@@ -568,9 +566,9 @@ class Soak:
     # -- a phase
 
     def begin(self):
-        self.home = self.work / f"home{self.phase}"
-        self.env["LARDER_HOME"] = str(self.home)
-        self.url = f"git://127.0.0.1:{self.network.port}/{self.name}"
+        repository = self.make_repository()
+        self.trees = {rev: self.reference(repository, rev) for rev in ("main", "next")}
+        self.url = f"git://127.0.0.1:{self.network.port}/{os.path.basename(repository)}"
         self.network.set()
         self.mounts = [Mount(self.work / f"m{self.phase}{letter}", rev, self.trees[rev][0]) for letter, rev in (("a", "main"), ("b", "next"), ("c", "main"))]
         for mount in self.mounts:
@@ -578,6 +576,9 @@ class Soak:
         (self.pid,) = self.daemons()
         self.threads_most = 0
         self.baseline = self.at_rest(None)
+        self.first = self.first or self.baseline
+        if self.baseline["tasks"] > self.first["tasks"]:
+            self.violate("leaked tasks", f"phase {self.phase} begins with {self.baseline}, the first began with {self.first}")
 
     def metrics(self):
         code, out, err, _ = self.larder("metrics", limit=20)
@@ -657,6 +658,14 @@ class Soak:
             self.violate("panic", next(line for line in log.splitlines() if "panicked" in line))
         metrics = self.metrics()
         say(f"phase {self.phase}: {metrics['larder_remote_requests_total']:.0f} requests, {metrics['larder_remote_failures_total']:.0f} failed; at rest {rest}")
+        for mount in self.mounts:
+            code, _, err, _ = self.larder("unmount", mount.path)
+            if code != 0:
+                self.violate("unmount", f"{mount.path}, with nothing open: {code}: {err.decode(errors='replace')[-300:]}")
+        for old in [self.work / f"served/made{self.phase}", *(tree for tree, _, _ in self.trees.values())]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def end(self):
         code, _, err, seconds = self.larder("shutdown")
         self.longer("shutdown", seconds)
         if code != 0 or self.daemons() or self.still_mounted():
@@ -728,11 +737,8 @@ class Soak:
         medians = [statistics.median(series) if series else 0 for series in self.rss]
         if len(medians) >= 3 and abs(medians[-1] - medians[1]) > 0.2 * medians[1] + RSS_SPARE:
             self.violate("memory", f"median resident bytes of phase 2: {medians[1]}, of the last: {medians[-1]}")
-        # Each phase has a daemon of its own, so growth shows within phases: its last third against its middle.
-        thirds = [(statistics.median(s[len(s) // 3 : 2 * len(s) // 3]), statistics.median(s[2 * len(s) // 3 :])) for s in self.rss if len(s) >= 6]
         mib = lambda n: round(n / (1 << 20), 1)
-        return dict(phase_medians_mib=[mib(n) for n in medians], most_mib=mib(max(map(max, filter(None, self.rss)), default=0)),
-                    last_third_over_middle=[round(last / middle, 2) for middle, last in thirds])
+        return dict(phase_medians_mib=[mib(n) for n in medians], most_mib=mib(max(map(max, filter(None, self.rss)), default=0)))
 
     def summary(self):
         memory, kinds = self.judge_memory(), {}
@@ -779,7 +785,6 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--larder", required=True, type=os.path.abspath)
     ap.add_argument("--minutes", type=float, default=10)
-    ap.add_argument("--corpus", type=os.path.abspath, default="/tmp/corpus/medium.git")
     ap.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     opt = ap.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -794,6 +799,7 @@ def main():
             soak.begin()
             soak.load(opt.minutes * 60 / phases)
             soak.finish()
+        soak.end()
         print(json.dumps(soak.summary()))
         code = 1 if soak.violations else 0
     except KeyboardInterrupt:

@@ -23,16 +23,13 @@ use super::{Daemon, bring, prepare, server};
 use crate::git::pathspec::Pathspecs;
 use crate::hydrate::walk::Select;
 use crate::hydrate::{FailureKind, RemoteError, WarmPlan, WarmProgress};
-use crate::store::{Losses, ObjectIdText, PendingWarm, WorkspaceId};
+use crate::store::{ObjectIdText, PendingWarm, Warmed, WarmedKey, WorkspaceId};
 
 /// Warms that run at once: each walks ahead by a window of a few megabytes. Further ones are refused.
 const RUNNING_MAX: usize = 16;
 
 /// Background warms written down at once.
 const PENDING_MAX: usize = 256;
-
-/// Warms remembered as done; each takes a few hundred bytes.
-const DONE_MAX: usize = 256;
 
 /// Pause before a background warm tries again; doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -44,20 +41,11 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
 
 /// What is warmed, apart from who wants it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Subject {
     root: ObjectId,
     pathspecs: Vec<String>,
     max_blob_bytes: Option<u64>,
-}
-
-/// What was warmed to its end.
-#[derive(Clone, Copy)]
-struct Done {
-    selected: u64,
-    left_out: u64,
-    /// The store's losses before.
-    losses: Losses,
 }
 
 /// A warm under way.
@@ -74,8 +62,6 @@ struct Running {
 pub(super) struct Warms {
     // Guards the map alone.
     running: Mutex<HashMap<u64, Arc<Running>>>,
-    // Guards the map alone.
-    done: Mutex<HashMap<Subject, Done>>,
     count: AtomicU64,
 }
 
@@ -195,12 +181,12 @@ impl Daemon {
         running: &Running,
         tell: impl Fn(Progress),
     ) -> Result<WarmReport, Failure> {
-        let losses = self.store.losses();
-        let known = self.warms.done.lock().get(subject).copied();
-        if let Some(done) = known.filter(|done| done.losses == losses) {
+        let key = subject.key();
+        let store = self.store.clone();
+        if let Some(done) = blocking(move || Ok(store.warmed(&key)?)).await? {
             return Ok(WarmReport {
                 objects_wanted: done.selected,
-                objects_already_cached: done.selected - done.left_out,
+                objects_already_cached: done.selected - done.left_out.min(done.selected),
                 objects_left_out: done.left_out,
                 ..WarmReport::default()
             });
@@ -219,12 +205,9 @@ impl Daemon {
         outcome.map_err(|error| failure(&error, &report))?;
         // Others read the sizes of what is here now.
         shown.view.refresh();
-        let done = Done { selected: report.objects_wanted, left_out: report.objects_left_out, losses };
-        let mut all = self.warms.done.lock();
-        if all.len() >= DONE_MAX {
-            all.clear();
-        }
-        all.insert(subject.clone(), done);
+        let done = Warmed { selected: report.objects_wanted, left_out: report.objects_left_out };
+        let store = self.store.clone();
+        blocking(move || Ok(store.note_warmed(&key, done)?)).await?;
         Ok(report)
     }
 
@@ -373,6 +356,13 @@ impl Daemon {
 }
 
 impl Subject {
+    /// Two subjects of one key are the same.
+    fn key(&self) -> WarmedKey {
+        let Self { root, pathspecs, max_blob_bytes } = self;
+        let text = format!("{root} {max_blob_bytes:?} {pathspecs:?}");
+        WarmedKey(blake3::hash(text.as_bytes()).into())
+    }
+
     fn plan(&self, label: &str) -> Result<WarmPlan, Failure> {
         let specs = Pathspecs::parse(&self.pathspecs)?;
         let select = move || -> Box<dyn Select> { Box::new(specs.clone()) };

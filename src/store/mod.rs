@@ -26,6 +26,7 @@ mod schema;
 mod stats;
 pub mod tree;
 mod tree_sizes;
+mod warmed;
 
 #[cfg(test)]
 mod fault;
@@ -39,7 +40,7 @@ pub use batch::Batch;
 pub use error::{StoreError, StoreErrorKind};
 pub use git_tree::{TreeError, listing_from_git};
 pub use large::LargeBlob;
-pub use read::{BlobInfo, Losses};
+pub use read::BlobInfo;
 pub use record::{
     Depth, Generation, GenerationRecord, ObjectIdText, PendingWarm, Repository, RepositoryId, Workspace, WorkspaceId,
     WorkspaceState,
@@ -47,6 +48,7 @@ pub use record::{
 pub use row::FRAME_BYTES;
 pub use stats::StoreStats;
 pub use tree::{Entry, EntryKind, Listing, ListingError};
+pub use warmed::{Warmed, WarmedKey};
 
 /// redb's page cache by default: the rows of a 78k workspace and the chunks in use; the operating system's page cache
 /// holds the rest.

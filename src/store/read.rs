@@ -18,7 +18,7 @@ use super::row::{BlobRow, FRAME_BYTES, FrameEntry, Place, unseal};
 use super::schema::{BLOBS, CHUNKS, COUNTERS, SIZES, TREES};
 use super::stats::Totals;
 use super::tree::Listing;
-use super::{Store, pack};
+use super::{Store, pack, warmed};
 
 /// How a blob is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,13 +33,6 @@ pub struct BlobInfo {
     pub frames: u32,
     /// BLAKE3 of the stored bytes.
     pub blake3: [u8; 32],
-}
-
-/// How often objects may have left the store; two that differ say that some may have left in between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Losses {
-    damaged: u64,
-    epoch: u64,
 }
 
 /// What a look-up found.
@@ -170,11 +163,6 @@ impl Store {
         self.inner.damaged.load(Ordering::Relaxed)
     }
 
-    /// Changes whenever objects may have left the store since it was opened: what was known to be here may be gone.
-    pub fn losses(&self) -> Losses {
-        Losses { damaged: self.damaged(), epoch: self.inner.epoch() }
-    }
-
     /// Drops the row that was found damaged, unless it was replaced since.
     fn drop_damaged_blob(&self, id: &ObjectId, found: &[u8]) {
         self.report_damage(id);
@@ -187,6 +175,7 @@ impl Store {
                 return Ok(());
             }
             blobs.remove(id.as_bytes())?;
+            warmed::forget(txn)?;
             let head = BlobRow::decode(id, found);
             if let Some(BlobRow { place: Place::Run { first_chunk, unit }, stored_size, .. }) = head {
                 let mut chunks = txn.open_table(CHUNKS)?;

@@ -30,6 +30,8 @@ pub(super) const WORKSPACES: TableDefinition<u64, &[u8]> = TableDefinition::new(
 pub(super) const REPOSITORIES: TableDefinition<u64, &[u8]> = TableDefinition::new("repositories");
 /// Number → JSON ([`super::record::PendingWarm`]), sealed: prefetch that must survive a restart.
 pub(super) const WANTS: TableDefinition<u64, &[u8]> = TableDefinition::new("wants");
+/// Key of a selection → counts, sealed ([`super::warmed`]): warms that ended.
+pub(super) const WARMED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("warmed");
 /// Object id → hours since 1970 of its last use.
 pub(super) const ACCESS: TableDefinition<&[u8], u32> = TableDefinition::new("access");
 /// Next free numbers and running totals, by name.
@@ -43,6 +45,7 @@ pub(super) type Step = fn(&WriteTransaction) -> Result<(), Failure>;
 /// `STEPS[n]` leads from version n + 1 to n + 2. Append; never change or remove one.
 pub(super) const STEPS: &[Step] = &[|txn| {
     txn.open_table(WANTS)?;
+    txn.open_table(WARMED)?;
     Ok(())
 }];
 
@@ -116,7 +119,7 @@ fn version(db: &impl ReadableDatabase) -> Result<Option<u64>, Failure> {
 fn create(db: &Database, newest: u64) -> Result<u64, Failure> {
     let mut txn = db.begin_write()?;
     txn.set_quick_repair(true);
-    for table in [BLOBS, TREES, SIZES, TREE_SIZES] {
+    for table in [BLOBS, TREES, SIZES, TREE_SIZES, WARMED] {
         txn.open_table(table)?;
     }
     for table in [WORKSPACES, REPOSITORIES, CHUNKS, WANTS] {

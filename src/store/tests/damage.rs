@@ -24,6 +24,8 @@ fn filled(scratch: &Scratch) -> BTreeMap<ObjectId, Vec<u8>> {
 fn a_damaged_chunk_costs_its_blobs_alone_and_they_can_come_back() {
     let mut scratch = Scratch::new();
     let blobs = filled(&scratch);
+    let (key, warmed) = (WarmedKey([1; 32]), Warmed { selected: blobs.len() as u64, left_out: 3 });
+    scratch.store().note_warmed(&key, warmed).expect("noted");
     scratch.close();
     let db = scratch.database();
     let txn = db.begin_write().expect("write");
@@ -41,6 +43,7 @@ fn a_damaged_chunk_costs_its_blobs_alone_and_they_can_come_back() {
     scratch.open();
     let store = scratch.store();
     let before = store.stats().expect("readable");
+    assert_eq!(store.warmed(&key).expect("readable"), Some(warmed), "it outlives a restart");
     let lost: Vec<&ObjectId> = blobs
         .iter()
         .filter(|(id, raw)| match store.read(id).expect("readable") {
@@ -53,6 +56,7 @@ fn a_damaged_chunk_costs_its_blobs_alone_and_they_can_come_back() {
         .map(|(id, _)| id)
         .collect();
     assert_eq!(lost.len(), 1, "one flipped bit lies in one blob");
+    assert_eq!(store.warmed(&key).expect("readable"), None, "not all of it is here any more");
     assert_eq!(store.damaged(), 1);
     let after = store.stats().expect("readable");
     assert_eq!(after.blobs, before.blobs - 1);

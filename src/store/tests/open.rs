@@ -106,10 +106,12 @@ fn a_store_from_before_warms_gets_their_table() {
     set_version(&db, 1);
     let txn = db.begin_write().expect("write");
     txn.delete_table(schema::WANTS).expect("deleted");
+    txn.delete_table(schema::WARMED).expect("deleted");
     txn.commit().expect("committed");
     drop(db);
     let store = Store::open(&scratch.path(), &StoreOptions::default()).expect("brought up to date");
     assert!(store.warms().expect("readable").is_empty());
+    assert_eq!(store.warmed(&WarmedKey([1; 32])).expect("readable"), None);
     assert_eq!(store.read(&id).expect("readable").as_deref(), Some(&b"kept"[..]));
 }
 
