@@ -224,7 +224,7 @@ impl Model {
             if world.closed || world.flights.queued() == 0 {
                 return;
             }
-            let (batch, wants) = world.flights.take(slot, objects, 1 << 20);
+            let (batch, wants) = world.flights.take(slot, Class::Last, objects, 1 << 20);
             assert!(!wants.is_empty(), "something was queued");
             for want in &wants {
                 assert!(world.taken.insert(want.id), "taken while another worker has it");

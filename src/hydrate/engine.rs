@@ -206,7 +206,7 @@ impl Hydrator {
         }
     }
 
-    /// Asks for `want` on behalf of a reader of `path`; `companions` ride along, most wanted first.
+    /// Asks for `want` on behalf of a reader of `path`; `companions` follow it, most wanted first.
     pub fn hydrate(&self, want: Want, path: &[u8], owner: Owner, companions: &[Want]) -> Ticket {
         let core = self.core();
         let mut state = core.state.lock();
@@ -214,6 +214,10 @@ impl Hydrator {
             return Ticket::done(core, want.id, Err(closed()));
         }
         let seat = state.flights.join(want, Box::from(path), owner);
+        if !companions.is_empty() {
+            // They are each other's company.
+            state.prefetch_due = Instant::now();
+        }
         for companion in companions {
             state.flights.prefetch(*companion, Class::Sibling, owner);
         }

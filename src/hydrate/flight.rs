@@ -214,9 +214,9 @@ impl Flights {
         self.batches
     }
 
-    /// Takes the next batch for `connection`.
-    pub fn take(&mut self, connection: usize, objects: usize, bytes: u64) -> (u64, Vec<Want>) {
-        let wants = self.queue.take(objects, bytes);
+    /// Takes the next batch for `connection`, of wants no less urgent than `least`.
+    pub fn take(&mut self, connection: usize, least: Class, objects: usize, bytes: u64) -> (u64, Vec<Want>) {
+        let wants = self.queue.take(least, objects, bytes);
         let batch = self.number();
         for want in &wants {
             if let Some(flight) = self.by_object.get_mut(&want.id) {
@@ -408,7 +408,7 @@ mod tests {
     fn many_readers_one_fetch() {
         let mut flights = Flights::new(100);
         let mut readers: Vec<_> = (0..3).map(|_| join(&mut flights, 1).1).collect();
-        let (_, wants) = flights.take(0, 10, 100);
+        let (_, wants) = flights.take(0, Class::Last, 10, 100);
         assert_eq!(wants.len(), 1);
         readers.push(join(&mut flights, 1).1);
         assert_eq!(flights.queued(), 0, "a joined flight is not sent twice");
@@ -428,7 +428,7 @@ mod tests {
         flights.leave(&want(1).id, first);
         assert_eq!((flights.queued(), flights.sent()), (0, 0));
         let (second, _b) = join(&mut flights, 2);
-        flights.take(0, 10, 100);
+        flights.take(0, Class::Last, 10, 100);
         flights.leave(&want(2).id, second);
         assert_eq!(flights.sent(), 1);
         flights.land(&want(2).id, &Landed::Stored);
@@ -439,7 +439,7 @@ mod tests {
     fn failure_reaches_all_ten() {
         let mut flights = Flights::new(100);
         let readers: Vec<_> = (0..10).map(|_| join(&mut flights, 1).1).collect();
-        flights.take(0, 10, 100);
+        flights.take(0, Class::Last, 10, 100);
         flights.fail(&want(1).id, &RemoteError::new(FailureKind::Offline, "gone"));
         for mut reader in readers {
             assert!(matches!(reader.try_recv(), Ok(Err(error)) if error.kind == FailureKind::Offline));

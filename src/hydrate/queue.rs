@@ -77,13 +77,13 @@ impl Queue {
         true
     }
 
-    /// Takes the most urgent wants: at most `objects` of them and, past the
-    /// first, at most `bytes` of known raw size.
-    pub fn take(&mut self, objects: usize, bytes: u64) -> Vec<Want> {
+    /// Takes the most urgent wants, none less urgent than `least`: at most `objects` of them and, past the first, at
+    /// most `bytes` of known raw size.
+    pub fn take(&mut self, least: Class, objects: usize, bytes: u64) -> Vec<Want> {
         let mut taken = Vec::new();
         let mut known = 0_u64;
         while taken.len() < objects {
-            let Some(entry) = self.order.first_entry() else { break };
+            let Some(entry) = self.order.first_entry().filter(|entry| entry.key().0 <= least) else { break };
             known = known.saturating_add(entry.get().want.size.unwrap_or(0));
             if known > bytes && !taken.is_empty() {
                 break;
@@ -149,7 +149,8 @@ mod tests {
         assert!(queue.push(want(3, 1), Class::Sibling, ME));
         assert!(queue.push(want(1, 1), Class::Read, ME));
         assert!(queue.push(want(2, 1), Class::Last, ME), "a want of less urgency changes nothing");
-        assert_eq!(queue.take(10, 100), [want(1, 1), want(3, 1), want(2, 1)]);
+        assert_eq!(queue.take(Class::Read, 10, 100), [want(1, 1)]);
+        assert_eq!(queue.take(Class::Last, 10, 100), [want(3, 1), want(2, 1)]);
         assert!(queue.is_empty());
     }
 
@@ -159,9 +160,9 @@ mod tests {
         for byte in 0..10 {
             queue.push(want(byte, 60), Class::Read, ME);
         }
-        assert_eq!(queue.take(100, 10).len(), 1);
-        assert_eq!(queue.take(100, 120).len(), 2);
-        assert_eq!(queue.take(3, 1_000).len(), 3);
+        assert_eq!(queue.take(Class::Last, 100, 10).len(), 1);
+        assert_eq!(queue.take(Class::Last, 100, 120).len(), 2);
+        assert_eq!(queue.take(Class::Last, 3, 1_000).len(), 3);
         assert_eq!(queue.len(), 4);
     }
 

@@ -134,15 +134,22 @@ fn choose(core: &Core, state: &mut State, slot: usize) -> Next {
     let settings = &core.settings;
     match state.flights.first_class() {
         None => {}
-        // A read leaves at once; what comes meanwhile shares the next request.
-        Some(Class::Read) => return Next::Job(take(core, state, slot)),
+        // A read leaves at once; what comes meanwhile shares the next request. Its siblings take another connection
+        // when one is free: in one answer the server might send them first.
+        Some(Class::Read) => {
+            let free = |(other, post): (usize, &Post)| {
+                other != slot && !is_reserved(state, other) && !matches!(post, Post::Busy | Post::Serving(_))
+            };
+            let least = if state.posts.iter().enumerate().any(free) { Class::Read } else { Class::Last };
+            return Next::Job(take(core, state, slot, least));
+        }
         Some(_) if !all || !fits(core, state, 1, 0) => {}
         Some(_) => {
             // Company usually follows within a moment.
             if state.flights.queued() < settings.batch_objects && Instant::now() < state.prefetch_due {
                 return Next::Later(state.prefetch_due);
             }
-            return Next::Job(take(core, state, slot));
+            return Next::Job(take(core, state, slot, Class::Last));
         }
     }
     if all && let Some(query) = state.sizes.pop_front() {
@@ -157,8 +164,8 @@ fn choose(core: &Core, state: &mut State, slot: usize) -> Next {
     Next::Nothing
 }
 
-fn take(core: &Core, state: &mut State, slot: usize) -> Job {
-    let (batch, wants) = state.flights.take(slot, core.settings.batch_objects, core.settings.batch_bytes);
+fn take(core: &Core, state: &mut State, slot: usize, least: Class) -> Job {
+    let (batch, wants) = state.flights.take(slot, least, core.settings.batch_objects, core.settings.batch_bytes);
     Job::Fetch(batch, wants)
 }
 
