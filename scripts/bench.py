@@ -52,6 +52,18 @@ def human(seconds):
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
+def daemons(larder, home):
+    """Processes of the program `larder` that serve `home`."""
+    wanted, program, found = f"LARDER_HOME={home}".encode(), os.path.realpath(larder), []
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.readlink(entry / "exe") == program and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:
+            pass
+    return found
+
+
 class Bench:
     def __init__(self, opt):
         self.opt, self.rows, self.children = opt, [], []
@@ -155,14 +167,7 @@ class Bench:
         shutil.rmtree(home, ignore_errors=True)
 
     def daemons(self, home):
-        wanted, program, found = f"LARDER_HOME={home}".encode(), os.path.realpath(self.opt.larder), []
-        for entry in pathlib.Path("/proc").iterdir():
-            try:
-                if entry.name.isdigit() and os.readlink(entry / "exe") == program and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-            except OSError:
-                pass
-        return found
+        return daemons(self.opt.larder, home)
 
     def resident(self, home):
         (pid,) = self.daemons(home)

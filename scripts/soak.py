@@ -8,6 +8,8 @@ in memory may be no more in the last phase than in the second.
 """
 import argparse, asyncio, errno, hashlib, json, os, pathlib, random, re, shutil, signal, socket, stat, statistics, subprocess, sys, tempfile, threading, time
 
+import bench
+
 # A read: five attempts of network.timeout and the pauses between them, behind a request that does the same.
 WAIT_BOUND = 60
 # A fault ends in the proxy before the daemon has seen the last of it. Longer would excuse what has other causes: moods of
@@ -698,14 +700,7 @@ class Soak:
     # -- the end
 
     def daemons(self):
-        wanted, program, found = f"LARDER_HOME={self.home}".encode(), os.path.realpath(self.opt.larder), []
-        for entry in pathlib.Path("/proc").iterdir():
-            try:
-                if entry.name.isdigit() and os.readlink(entry / "exe") == program and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-            except OSError:
-                pass
-        return found
+        return bench.daemons(self.opt.larder, self.home)
 
     def still_mounted(self):
         table = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::compare::{assert_same, tree};
-use common::proxy::{ALWAYS, Fault, Proxy};
+use common::proxy::{ALWAYS, Fault, Proxy, wide_behind_proxy};
 use common::servers::{FakeSsh, GitDaemon, HttpOptions, HttpServer, eventually_logged, git_url};
 use common::{COMMAND_LIMIT, Fixture, exit, kill, names, read, repos, text, wait_for, within};
 use rustix::process::Signal;
@@ -142,15 +142,6 @@ fn ssh_is_the_users_own() {
     assert_eq!(names(&scp_like).expect("it lists"), names(&mount).expect("it lists"));
     let failed = fixture.fails(&[exit::REMOTE], &["mount", "ann@refused.invalid:/x", text(&fixture.path("no"))]);
     assert!(failed.err().contains("Permission denied"), "what ssh said is passed on: {}", failed.err());
-}
-
-/// A mount of `wide` through a proxy, everything cold.
-fn wide_behind_proxy(fixture: &Fixture, count: usize) -> (GitDaemon, Proxy, PathBuf) {
-    repos::wide(&fixture.path("served/wide"), count);
-    let server = GitDaemon::serve(&fixture.path("served"));
-    let proxy = Proxy::to(server.port());
-    let mount = fixture.mount(&git_url(proxy.port(), "wide"), "m");
-    (server, proxy, mount)
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::compare::{assert_same, tree};
-use common::proxy::{ALWAYS, Fault, Proxy};
+use common::proxy::{ALWAYS, Fault, Proxy, wide_behind_proxy};
 use common::servers::{GitDaemon, git_url};
 use common::{COMMAND_LIMIT, Fixture, eventually, exit, git_out, kill, read, repos, rows, run, text, wait_for, within};
 use rustix::process::Signal;
@@ -39,15 +39,6 @@ fn blobs(repository: &Path, rev: &str, pathspecs: &[&str]) -> BTreeMap<String, u
         }
     }
     sizes
-}
-
-/// A mount of `wide` through a proxy, everything cold.
-fn wide_behind_proxy(fixture: &Fixture, count: usize) -> (GitDaemon, Proxy, PathBuf) {
-    repos::wide(&fixture.path("served/wide"), count);
-    let server = GitDaemon::serve(&fixture.path("served"));
-    let proxy = Proxy::to(server.port());
-    let mount = fixture.mount(&git_url(proxy.port(), "wide"), "m");
-    (server, proxy, mount)
 }
 
 fn warm(fixture: &Fixture, mount: &Path, arguments: &[&str]) -> Value {

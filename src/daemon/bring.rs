@@ -45,6 +45,17 @@ pub fn commit(
     if let Some(commit) = known(daemon, live, repository, id)? {
         return Ok(commit);
     }
+    fetched(daemon, live, repository, id, connection)
+}
+
+/// Fetches `id` with all its trees, for who knows that it is not here.
+pub fn fetched(
+    daemon: &Daemon,
+    live: &Live,
+    repository: &Repository,
+    id: ObjectId,
+    connection: &mut GitConnection,
+) -> Result<Commit, Failure> {
     let fetched = retried(daemon, live, || fetch(daemon, live, repository, id, connection))?;
     if !straight(live) {
         // The pack had the trees of all its commits; the store takes those of this one.

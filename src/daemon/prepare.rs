@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use gix::ObjectId;
+
 use super::protocol::{Failure, FailureClass, Progress};
 use super::workspace::Live;
 use super::{Daemon, bring, worktree};
-use gix::ObjectId;
-
 use crate::git::gitdir::{self, BranchRecorded, GitdirSpec, HeadSpec};
 use crate::git::remote::{ConnectOptions, GitConnection, GitRemote, Resolved};
 use crate::git::url::RepoUrl;
@@ -147,15 +147,18 @@ impl From<Attempt> for Failure {
 
 /// Asks the remote what `rev` means there: the commit, and the connection it answered on.
 pub fn ask(daemon: &Daemon, job: &Job, rev: &str) -> Result<(ObjectId, GitConnection), Attempt> {
-    let remote = GitRemote::new(job.url.clone(), options(daemon, job.environment.clone(), job.gitdir.clone()));
-    let mut connection = remote.open()?;
+    let mut connection = remote(daemon, job).open()?;
     let commit = connection.resolve(Some(rev))?.commit;
     Ok((commit, connection))
 }
 
+fn remote(daemon: &Daemon, job: &Job) -> GitRemote {
+    GitRemote::new(job.url.clone(), options(daemon, job.environment.clone(), job.gitdir.clone()))
+}
+
 fn resolve_once(daemon: &Daemon, live: &Live, job: &Job) -> Result<Answered, Attempt> {
     let row = live.row();
-    let remote = GitRemote::new(job.url.clone(), options(daemon, job.environment.clone(), job.gitdir.clone()));
+    let remote = remote(daemon, job);
     let mut connection = remote.open()?;
     let resolved = connection.resolve(row.rev.as_deref())?;
     if let Some(required) = row.require_commit

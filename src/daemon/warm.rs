@@ -167,7 +167,7 @@ impl Daemon {
             if let Some(commit) = bring::known(&daemon, &live, &repository, id)? {
                 return Ok((commit.tree, 0));
             }
-            let commit = bring::commit(&daemon, &live, &repository, id, &mut connection)?;
+            let commit = bring::fetched(&daemon, &live, &repository, id, &mut connection)?;
             Ok((commit.tree, 1))
         })
         .await
@@ -191,6 +191,7 @@ impl Daemon {
                 ..WarmReport::default()
             });
         }
+        let losses = self.store.losses();
         let shown = live.shown().ok_or_else(cancelled)?;
         let plan = subject.plan(&running.label)?;
         let progress = &running.progress;
@@ -207,7 +208,7 @@ impl Daemon {
         shown.view.refresh();
         let done = Warmed { selected: report.objects_wanted, left_out: report.objects_left_out };
         let store = self.store.clone();
-        blocking(move || Ok(store.note_warmed(&key, done)?)).await?;
+        blocking(move || Ok(store.note_warmed(&key, done, losses)?)).await?;
         Ok(report)
     }
 

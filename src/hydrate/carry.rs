@@ -12,7 +12,7 @@ use super::remote::{Connection, Extent, FailureKind, RemoteError};
 use super::worker::{Attempts, Post, connect, land_stored};
 
 /// Objects looked at under the lock in one go: a tenth of a millisecond, which a reader does not notice.
-const LOCKED_OBJECTS: usize = 1024;
+pub(super) const LOCKED_OBJECTS: usize = 1024;
 
 /// Ids in one request. HTTP servers take a megabyte by default; a line has 50 bytes, or 74 for SHA-256.
 const REQUEST_WANTS: usize = 13_000;

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::bulk::{Brought, Bulk, Cargo};
+use super::carry::LOCKED_OBJECTS;
 use super::engine::{Core, Hydrator, State, closed};
 use super::queue::Want;
 use super::remote::{FailureKind, RemoteError};
@@ -209,7 +210,7 @@ impl Hydrator {
                 return Err(RemoteError::new(FailureKind::Missing, text).about(*id));
             }
             // Another warm may be bringing them, and not be done, or be dropped.
-            self.core().until(|state| state.closed || !open.iter().any(|id| state.flights.is_coming(id))).await;
+            self.arrived_or_given_up(&open).await;
             let arrived = self.core().state.lock().arrived;
             self.core().until(|state| state.closed || state.saved >= arrived).await;
             let store = self.store().clone();
@@ -328,8 +329,7 @@ impl Carried {
             (state.flights.number(), state.arrived)
         };
         let wants = cargo.wants.clone();
-        // Held for a tenth of a millisecond at a time: readers need this lock.
-        for some in wants.chunks(1024) {
+        for some in wants.chunks(LOCKED_OBJECTS) {
             core.state.lock().flights.add_bulk(some, number);
         }
         let (tell, hear) = oneshot::channel();

@@ -48,7 +48,7 @@ pub use record::{
 pub use row::FRAME_BYTES;
 pub use stats::StoreStats;
 pub use tree::{Entry, EntryKind, Listing, ListingError};
-pub use warmed::{Warmed, WarmedKey};
+pub use warmed::{Losses, Warmed, WarmedKey};
 
 /// redb's page cache by default: the rows of a 78k workspace and the chunks in use; the operating system's page cache
 /// holds the rest.

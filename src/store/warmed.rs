@@ -27,7 +27,19 @@ pub struct Warmed {
     pub left_out: u64,
 }
 
+/// What the store had lost when a warm began.
+#[derive(Clone, Copy, Debug)]
+pub struct Losses {
+    epoch: u64,
+    damaged: u64,
+}
+
 impl Store {
+    /// To be taken before a warm, and given back when it is noted.
+    pub fn losses(&self) -> Losses {
+        Losses { epoch: self.inner.epoch(), damaged: self.damaged() }
+    }
+
     /// How the warm `key` ended, when it did and nothing has left the store since.
     pub fn warmed(&self, key: &WarmedKey) -> Result<Option<Warmed>, StoreError> {
         self.inner.read("looking up a warm", |txn| {
@@ -38,11 +50,18 @@ impl Store {
         })
     }
 
-    /// Notes how the warm `key` ended (durable, with everything committed before).
-    pub fn note_warmed(&self, key: &WarmedKey, warmed: Warmed) -> Result<(), StoreError> {
+    /// Notes how the warm `key` ended (durable, with everything committed before), unless something was lost since it
+    /// began: then it is not all here. Damage is counted before its blob is dropped, so one of both transactions sees it.
+    pub fn note_warmed(&self, key: &WarmedKey, warmed: Warmed, since: Losses) -> Result<(), StoreError> {
+        if self.inner.epoch() != since.epoch {
+            return Ok(());
+        }
         let mut row = [warmed.selected.to_le_bytes(), warmed.left_out.to_le_bytes()].concat();
         seal(&key.0, &mut row);
-        self.inner.write("noting a warm", Wait::Durable, row.len() as u64, |txn| {
+        self.inner.write_in(Some(since.epoch), "noting a warm", Wait::Durable, row.len() as u64, |txn| {
+            if self.damaged() != since.damaged {
+                return Ok(());
+            }
             let mut table = txn.open_table(WARMED)?;
             if table.len()? >= ROWS_MAX {
                 table.retain(|_, _| false)?;

@@ -6,11 +6,24 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use super::servers::{GitDaemon, git_url};
+use super::{Fixture, repos};
+
+/// A mount of a repository of [`repos::wide`] through a proxy, everything cold.
+pub fn wide_behind_proxy(fixture: &Fixture, count: usize) -> (GitDaemon, Proxy, PathBuf) {
+    repos::wide(&fixture.path("served/wide"), count);
+    let server = GitDaemon::serve(&fixture.path("served"));
+    let proxy = Proxy::to(server.port());
+    let mount = fixture.mount(&git_url(proxy.port(), "wide"), "m");
+    (server, proxy, mount)
+}
 
 /// What happens to the connection that carries the byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

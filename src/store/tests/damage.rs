@@ -25,7 +25,8 @@ fn a_damaged_chunk_costs_its_blobs_alone_and_they_can_come_back() {
     let mut scratch = Scratch::new();
     let blobs = filled(&scratch);
     let (key, warmed) = (WarmedKey([1; 32]), Warmed { selected: blobs.len() as u64, left_out: 3 });
-    scratch.store().note_warmed(&key, warmed).expect("noted");
+    let before_warm = scratch.store().losses();
+    scratch.store().note_warmed(&key, warmed, before_warm).expect("noted");
     scratch.close();
     let db = scratch.database();
     let txn = db.begin_write().expect("write");
@@ -42,7 +43,7 @@ fn a_damaged_chunk_costs_its_blobs_alone_and_they_can_come_back() {
     drop(db);
     scratch.open();
     let store = scratch.store();
-    let before = store.stats().expect("readable");
+    let (before, before_loss) = (store.stats().expect("readable"), store.losses());
     assert_eq!(store.warmed(&key).expect("readable"), Some(warmed), "it outlives a restart");
     let lost: Vec<&ObjectId> = blobs
         .iter()
@@ -57,6 +58,8 @@ fn a_damaged_chunk_costs_its_blobs_alone_and_they_can_come_back() {
         .collect();
     assert_eq!(lost.len(), 1, "one flipped bit lies in one blob");
     assert_eq!(store.warmed(&key).expect("readable"), None, "not all of it is here any more");
+    store.note_warmed(&key, warmed, before_loss).expect("passed over");
+    assert_eq!(store.warmed(&key).expect("readable"), None, "what was lost while it ran is not vouched for");
     assert_eq!(store.damaged(), 1);
     let after = store.stats().expect("readable");
     assert_eq!(after.blobs, before.blobs - 1);
