@@ -106,8 +106,6 @@ pub(super) fn confirmation(mounted: &WorkspaceStatus) -> String {
 }
 
 fn request(arguments: Arguments) -> Result<MountRequest, Failure> {
-    // Every mount of this release is read-only, asked for or not.
-    let _ = arguments.read_only;
     Ok(MountRequest {
         repository: located(&arguments.repo)?,
         path: absolute(&arguments.dir, "DIR")?,
@@ -119,6 +117,7 @@ fn request(arguments: Arguments) -> Result<MountRequest, Failure> {
         gitdir: arguments.gitdir.as_deref().map(|dir| absolute(dir, "--gitdir")).transpose()?,
         allow_full: arguments.allow_full,
         warm: arguments.warm,
+        read_only: arguments.read_only,
         environment: environment::for_daemon(),
     })
 }

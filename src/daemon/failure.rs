@@ -8,6 +8,7 @@ use crate::git::pathspec::PathspecError;
 use crate::git::url::UrlError;
 use crate::hydrate::{FailureKind, RemoteError};
 use crate::index::IndexError;
+use crate::index::overlay::OverlayError;
 use crate::store::{StoreError, StoreErrorKind};
 
 impl From<StoreError> for Failure {
@@ -95,6 +96,15 @@ impl From<IndexFileError> for Failure {
             _ => FailureClass::Other,
         };
         Self::new(class, error.to_string())
+    }
+}
+
+impl From<OverlayError> for Failure {
+    fn from(error: OverlayError) -> Self {
+        match error {
+            OverlayError::Index(error) => error.into(),
+            other => Self::new(FailureClass::Other, format!("local changes: {other}")),
+        }
     }
 }
 

@@ -238,6 +238,7 @@ impl Daemon {
             row.state = WorkspaceState::Unmounted;
         })?;
         self.workspaces.lock().remove(&row.id);
+        self.close_overlay(row.id);
         if purge {
             self.purge(&row)?;
         }
@@ -256,6 +257,7 @@ impl Daemon {
 
     fn purge(&self, row: &Workspace) -> Result<(), Failure> {
         worktree::remove(self, row);
+        self.remove_overlay(row.id)?;
         Ok(self.store.remove_workspace(row.id)?)
     }
 
@@ -278,6 +280,9 @@ impl Daemon {
             {
                 tracing::warn!("{failure}");
             }
+        }
+        for live in self.all() {
+            self.close_overlay(live.row().id);
         }
         if let Err(error) = self.store.flush() {
             tracing::error!("flush: {error}");
@@ -373,6 +378,8 @@ impl Daemon {
             allow_full: request.allow_full,
             admin: again.and_then(|row| row.admin.clone()),
             mounted: false,
+            read_only: request.read_only,
+            base_time: again.and_then(|row| row.base_time),
         };
         let live =
             Live::new(row, again.is_some(), self.store.clone(), Arc::clone(&self.metrics), self.config.home.clone());

@@ -12,6 +12,7 @@ pub mod hook;
 pub mod lifecycle;
 pub mod log;
 pub mod mounting;
+pub mod overlay;
 pub mod prepare;
 pub mod protocol;
 pub mod server;
@@ -33,6 +34,7 @@ use tokio::sync::Notify;
 use crate::config::Config;
 use crate::hydrate::Hydrator;
 use crate::hydrate::class::ClassTable;
+use crate::index::overlay::Overlay;
 use crate::metrics::Metrics;
 use crate::store::{RepositoryId, Store, StoreOptions, WorkspaceId};
 use crate::vfs::fuse::Mounted;
@@ -61,6 +63,9 @@ pub struct Daemon {
     preparing: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     // Sessions that were detached while files in them were open, until those are closed.
     detached: Mutex<Vec<Mounted>>,
+    // Guards the map alone. One for each workspace that was mounted since the start: a session that was detached while
+    // files are open goes on writing to the one that a new mount shows.
+    overlays: Mutex<HashMap<WorkspaceId, Arc<Overlay>>>,
     // Which files are prefetched first.
     classes: Arc<ClassTable>,
     warms: warm::Warms,
@@ -121,6 +126,7 @@ fn start(config: &Config) -> Result<(), Failure> {
         hydrators: Mutex::default(),
         preparing: Mutex::default(),
         detached: Mutex::default(),
+        overlays: Mutex::default(),
         classes,
         warms: warm::Warms::default(),
         stop: Notify::new(),
@@ -143,6 +149,7 @@ async fn serve(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     Arc::clone(daemon).restore().await;
     let accepting = tokio::spawn(server::accept(Arc::clone(daemon), listener));
     let watching = tokio::spawn(watchdog::watch(Arc::clone(daemon)));
+    let folding = tokio::spawn(overlay::fold_in_time(Arc::clone(daemon)));
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     loop {
         tokio::select! {
@@ -158,6 +165,7 @@ async fn serve(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     }
     accepting.abort();
     watching.abort();
+    folding.abort();
     let begun = Instant::now();
     let ending = Arc::clone(daemon);
     let _ = tokio::task::spawn_blocking(move || ending.unmount_all()).await;
@@ -172,10 +180,19 @@ impl Daemon {
         if let Err(error) = self.store.flush() {
             tracing::error!("flush: {error}");
         }
+        for overlay in self.all_overlays() {
+            if let Err(error) = overlay.fold(true) {
+                tracing::error!("local changes stay in the write-ahead file: {error}");
+            }
+        }
         self.detached.lock().retain(|mounted| !mounted.ended());
         for live in self.all() {
             self.note_unmounted(&live);
         }
+    }
+
+    fn all_overlays(&self) -> Vec<Arc<Overlay>> {
+        self.overlays.lock().values().cloned().collect()
     }
 
     fn all(&self) -> Vec<Arc<Live>> {

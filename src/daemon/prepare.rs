@@ -24,7 +24,6 @@ use crate::index::generation;
 use crate::index::view::View;
 use crate::store::{Depth, GenerationRecord, Repository, Workspace, WorkspaceState};
 use crate::vfs::Shown;
-use crate::vfs::attr::time_of;
 
 /// More files than any workspace has: a tree that claims more is a bomb, not a project.
 const FILE_LIMIT: u64 = 20_000_000;
@@ -238,12 +237,11 @@ pub fn reopen(daemon: &Daemon, live: &Live) -> Result<Shown, Failure> {
 
 fn show(daemon: &Daemon, row: &Workspace, record: GenerationRecord, hydrator: Hydrator) -> Result<Shown, Failure> {
     let admin = row.admin.as_ref().ok_or_else(|| Failure::new(FailureClass::Other, "the worktree has no entry"))?;
-    let time = time_of(record.commit_time);
     Ok(Shown {
         view: View::new(daemon.store.clone(), record),
         hydrator,
         gitfile: gitdir::gitfile(admin),
-        time,
+        overlay: daemon.overlay_of(row)?,
         prefetch: daemon.config.settings.hydrate.prefetch,
         learning: tokio::sync::watch::channel(false).0,
         owner: Owner(row.id.0),

@@ -95,6 +95,9 @@ pub struct MountRequest {
     pub allow_full: bool,
     /// Warm all of it in the background once it is mounted.
     pub warm: bool,
+    /// Refuse writing.
+    #[serde(default)]
+    pub read_only: bool,
     /// Environment of the client that credential helpers and ssh need (`SSH_AUTH_SOCK`, `*_proxy`, `GIT_*`, `HOME`, `PATH`…).
     pub environment: Vec<(String, String)>,
 }

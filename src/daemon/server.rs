@@ -144,7 +144,9 @@ async fn handle(
         Request::Warm(request) => daemon.warm(request, read, write).await,
         Request::Waits => Ok(Answer::Waits(daemon.waits())),
         Request::Metrics => Ok(Answer::Text(daemon.rendered_metrics())),
-        Request::Fsmonitor { workspace, token } => daemon.changes(workspace, &token),
+        Request::Fsmonitor { workspace, token } => {
+            blocking(daemon, move |daemon| daemon.changes(workspace, &token)).await
+        }
         Request::Shutdown => {
             daemon.stop.notify_one();
             Ok(Answer::Ok)

@@ -9,6 +9,7 @@ use super::workspace::Live;
 use super::{Daemon, worktree};
 use crate::git::fsmonitor::Token;
 use crate::hydrate::{Awaited, Hydrator, Place};
+use crate::index::overlay::changes::{Changed, Point};
 use crate::index::{IndexError, walk};
 use crate::store::{Repository, Store, StoreError, Workspace, WorkspaceState};
 
@@ -127,16 +128,34 @@ impl Daemon {
         self.metrics.render()
     }
 
-    /// What changed in a workspace since `token`: nothing, as long as it shows the same
-    /// generation, because a read-only mount has no other changes.
+    /// What changed in a workspace since `token`.
     pub(super) fn changes(&self, workspace: u64, token: &str) -> Result<Answer, Failure> {
         let unknown =
             || Failure::new(FailureClass::NotFound, format!("no mounted workspace has the number {workspace}"));
         let live: Arc<Live> = self.by_id(workspace).ok_or_else(unknown)?;
         let shown = live.shown().ok_or_else(unknown)?;
-        let now = worktree::token(shown.view.generation());
-        let everything = Token::parse(token.as_bytes()).as_ref() != Some(&now);
-        Ok(Answer::Changes { token: now.to_string(), everything, paths: Vec::new() })
+        // What was written through mappings reaches us when the kernel writes it back.
+        write_back(&live.path());
+        let generation = shown.view.generation();
+        let known = Token::parse(token.as_bytes()).filter(|token| token.workspace == generation.workspace);
+        let since = known.map(|token| Point { epoch: token.epoch, sequence: token.sequence });
+        let (point, changed) = shown.overlay.changed_since(since)?;
+        let token = worktree::token(generation, point).to_string();
+        Ok(match changed {
+            Changed::Everything => Answer::Changes { token, everything: true, paths: Vec::new() },
+            Changed::Paths(paths) => {
+                Answer::Changes { token, everything: false, paths: paths.into_iter().map(Vec::from).collect() }
+            }
+        })
+    }
+}
+
+/// Makes the kernel send what programs wrote through mappings of files (`mmap(2)`) and it still has.
+fn write_back(mount: &std::path::Path) {
+    if let Ok(root) = std::fs::File::open(mount)
+        && let Err(error) = rustix::fs::syncfs(&root)
+    {
+        tracing::warn!("what was written through mappings may be told to Git late: {error}");
     }
 }
 

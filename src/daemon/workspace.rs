@@ -13,8 +13,8 @@ use super::protocol::{Failure, FailureClass, Progress};
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError, Workspace, WorkspaceState};
-use crate::vfs::fuse::{MountOptions, Mounted};
-use crate::vfs::{Errno, Fs, Gate, Owner, Shown};
+use crate::vfs::fuse::{Forgetter, MountOptions, Mounted};
+use crate::vfs::{Errno, Fs, Gate, Shown};
 
 /// Listings carry attributes along: measured in docs/performance.md.
 const READDIRPLUS: bool = true;
@@ -37,8 +37,7 @@ impl Live {
     /// A workspace that is not mounted yet and whose gate is closed; `known` if it was in the store before.
     pub fn new(row: Workspace, known: bool, store: Store, metrics: Arc<Metrics>, home: PathBuf) -> Arc<Self> {
         let (gate, opened) = watch::channel(Gate::Preparing);
-        let owner = Owner { uid: row.uid, gid: row.gid };
-        let fs = Arc::new(Fs::new(store, metrics, opened, owner, home));
+        let fs = Arc::new(Fs::new(store, metrics, opened, home));
         Arc::new(Self {
             row: Mutex::new(row),
             known,
@@ -78,6 +77,16 @@ impl Live {
     /// What it shows, when it is prepared.
     pub fn shown(&self) -> Option<Arc<Shown>> {
         self.fs.shown().ok().flatten()
+    }
+
+    /// Its filesystem.
+    pub fn fs(&self) -> &Arc<Fs> {
+        &self.fs
+    }
+
+    /// What makes the kernel forget; `None` when it is not mounted.
+    pub fn forgetter(&self) -> Option<Forgetter> {
+        self.mounted.lock().as_ref().map(Mounted::forgetter)
     }
 
     /// Lets readers in.
@@ -134,6 +143,7 @@ impl Live {
             allow_other: rustix::process::geteuid().is_root(),
             threads: settings.fuse.threads,
             readdirplus: READDIRPLUS,
+            read_only: row.read_only,
         };
         let mounted = Mounted::new(Arc::clone(&self.fs), &row.path, &options, runtime).map_err(|error| {
             Failure::new(FailureClass::Other, format!("{} can't be mounted: {error}", row.path.display()))

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use gix::ObjectId;
 
@@ -12,12 +11,13 @@ use crate::git::fsmonitor::{HookTarget, Token};
 use crate::git::gitdir::{self, HeadSpec, WorktreeSpec};
 use crate::git::index_file::{self, ExcludeFile, IndexSpec, Stat, StatRequest, UntrackedSpec};
 use crate::index::ino::Ino;
+use crate::index::overlay::changes::Point;
 use crate::store::{EntryKind, GenerationRecord, Repository, Store, Workspace};
-use crate::vfs::attr::time_of;
+use crate::vfs::attr::commit_stamp;
 
-/// The fsmonitor token of a generation.
-pub fn token(record: &GenerationRecord) -> Token {
-    Token { workspace: record.workspace, epoch: 1, generation: record.generation, sequence: 0 }
+/// The fsmonitor token of a point in a workspace's history.
+pub fn token(record: &GenerationRecord, point: Point) -> Token {
+    Token { workspace: record.workspace, epoch: point.epoch, generation: record.generation, sequence: point.sequence }
 }
 
 /// The entry of `row`, if it has one: where HEAD and index are.
@@ -59,7 +59,9 @@ pub fn write(
     };
     row.admin = Some(admin.clone());
     daemon.store.put_workspace(row)?;
-    write_index(&daemon.store, repository, row, record, &admin)
+    // Sequence 0: Git is then told of every path that may differ from the base.
+    let point = Point { sequence: 0, ..daemon.overlay_of(row)?.point() };
+    write_index(&daemon.store, repository, row, record, point, &admin)
 }
 
 fn add(daemon: &Daemon, repository: &Repository, row: &Workspace, head: &HeadSpec) -> Result<PathBuf, Failure> {
@@ -82,11 +84,12 @@ pub fn write_index(
     repository: &Repository,
     row: &Workspace,
     record: &GenerationRecord,
+    point: Point,
     admin: &Path,
 ) -> Result<(), Failure> {
     let user = gitdir::user_settings(&repository.gitdir);
-    let token = token(record).to_string();
-    let seconds = time_of(record.commit_time).duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let token = token(record, point).to_string();
+    let seconds = commit_stamp(row.base_time.unwrap_or(record.commit_time)).seconds;
     let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
     // Numbers of the directories asked for so far, in order: a file's number follows from its directory's.
     let directories: RefCell<Vec<Ino>> = RefCell::default();

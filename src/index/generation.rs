@@ -49,6 +49,7 @@ pub fn publish(
         origin: origin.to_owned(),
     };
     workspace.current = Some(record.generation);
+    workspace.base_time.get_or_insert(commit.time);
     store.publish(&record, workspace)?;
     Ok(record)
 }

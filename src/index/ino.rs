@@ -3,8 +3,9 @@
 //! A number is the hash of the parent directory's number, the name and, for
 //! anything but directories, the object. So the base never changes under an
 //! inode, a directory keeps its inode when its contents change, and nothing
-//! has to be remembered between mounts. 64 bits make a collision in ten
-//! million files a matter of one in 370,000; the inode table resolves it.
+//! has to be remembered between mounts. 62 bits make a collision in ten
+//! million files a matter of one in 90,000; the inode table resolves it. What
+//! users make is numbered from 2^62 on.
 
 use gix::ObjectId;
 
@@ -19,6 +20,8 @@ impl Ino {
     pub const ROOT: Self = Self(1);
     /// Numbers below this are reserved: 0 is no inode, 1 the root.
     const FIRST: u64 = 16;
+    /// Numbers from here on are given to what users make; those of the base are below.
+    const LOCAL: u64 = 1 << 62;
 
     /// The number of `name` in the directory `parent`.
     pub fn of(parent: Self, name: &[u8], kind: EntryKind, id: &ObjectId) -> Self {
@@ -46,6 +49,11 @@ impl Ino {
         Self::from_hash(&hasher)
     }
 
+    /// The number of something a user made: `count` is never used again in its workspace.
+    pub fn local(count: u64) -> Self {
+        Self(Self::LOCAL | count)
+    }
+
     /// Where to look next when another file has this number.
     #[must_use]
     pub fn next(self) -> Self {
@@ -55,7 +63,7 @@ impl Ino {
     fn from_hash(hasher: &blake3::Hasher) -> Self {
         let mut bytes = [0; 8];
         hasher.finalize_xof().fill(&mut bytes);
-        Self(u64::from_le_bytes(bytes).max(Self::FIRST))
+        Self((u64::from_le_bytes(bytes) % Self::LOCAL).max(Self::FIRST))
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod generation;
 pub mod ino;
+pub mod overlay;
 pub mod view;
 pub mod walk;
 

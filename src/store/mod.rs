@@ -17,6 +17,7 @@ mod db;
 mod error;
 pub mod git_tree;
 mod large;
+pub mod overlay;
 mod pack;
 mod read;
 pub mod record;

@@ -94,6 +94,13 @@ pub struct Workspace {
     pub admin: Option<PathBuf>,
     /// Whether it is to be mounted again when the daemon starts.
     pub mounted: bool,
+    /// Whether the mount refuses writing.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Time of everything in it that was never touched, seconds since 1970 UTC: that of its first commit, so that nothing
+    /// looks changed to `make` and Git when another commit is published.
+    #[serde(default)]
+    pub base_time: Option<i64>,
 }
 
 /// One published commit's tree in one workspace.
@@ -107,7 +114,7 @@ pub struct GenerationRecord {
     pub commit: ObjectIdText,
     /// The commit's root tree.
     pub tree: ObjectIdText,
-    /// Committer time, seconds since 1970 UTC; the times the mount shows.
+    /// Committer time, seconds since 1970 UTC.
     pub commit_time: i64,
     /// Files, symlinks and gitlinks in it.
     pub files: u64,

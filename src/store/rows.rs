@@ -3,7 +3,7 @@
 //! A damaged one is an error, never skipped: a workspace may not vanish
 //! unnoticed.
 
-use redb::{ReadableTable, Table};
+use redb::{ReadableTable, Table, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -111,9 +111,7 @@ impl Store {
     /// Everything committed before is durable with it.
     pub fn publish(&self, row: &GenerationRecord, workspace: &Workspace) -> Result<(), StoreError> {
         self.inner.write("publishing a generation", Wait::Durable, 2 * ROW_BYTES, |txn| {
-            let key = (row.workspace.0, row.generation.0);
-            put(&mut txn.open_table(GENERATIONS)?, key, row)?;
-            put(&mut txn.open_table(WORKSPACES)?, workspace.id.0, workspace)
+            put_generation(txn, row, workspace)
         })
     }
 
@@ -140,6 +138,16 @@ impl Store {
             .collect()
         })
     }
+}
+
+/// Writes a generation's row and its workspace's.
+pub(super) fn put_generation(
+    txn: &WriteTransaction,
+    row: &GenerationRecord,
+    workspace: &Workspace,
+) -> Result<(), Failure> {
+    put(&mut txn.open_table(GENERATIONS)?, (row.workspace.0, row.generation.0), row)?;
+    put(&mut txn.open_table(WORKSPACES)?, workspace.id.0, workspace)
 }
 
 fn put<K: redb::Key + 'static>(

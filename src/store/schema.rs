@@ -32,6 +32,16 @@ pub(super) const REPOSITORIES: TableDefinition<u64, &[u8]> = TableDefinition::ne
 pub(super) const WANTS: TableDefinition<u64, &[u8]> = TableDefinition::new("wants");
 /// Key of a selection → counts, sealed ([`super::warmed`]): warms that ended.
 pub(super) const WARMED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("warmed");
+/// (workspace, directory's inode, name) → [`super::overlay::Binding`], sealed.
+pub(super) const OVERLAY: TableDefinition<(u64, u64, &[u8]), &[u8]> = TableDefinition::new("overlay");
+/// (workspace, inode) → [`super::overlay::Node`], sealed.
+pub(super) const NODES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("overlay_nodes");
+/// (workspace, sequence) → path that changed then and not since.
+pub(super) const JOURNAL: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("journal");
+/// (workspace, path) → sequence of its last change.
+pub(super) const JOURNAL_PATHS: TableDefinition<(u64, &[u8]), u64> = TableDefinition::new("journal_paths");
+/// Workspace → JSON ([`super::overlay::Folded`]), sealed: how far its write-ahead file is in these tables.
+pub(super) const FOLDED: TableDefinition<u64, &[u8]> = TableDefinition::new("overlay_folded");
 /// Object id → hours since 1970 of its last use.
 pub(super) const ACCESS: TableDefinition<&[u8], u32> = TableDefinition::new("access");
 /// Next free numbers and running totals, by name.
@@ -47,7 +57,16 @@ pub(super) const STEPS: &[Step] = &[|txn| {
     txn.open_table(WANTS)?;
     txn.open_table(WARMED)?;
     Ok(())
-}];
+}, create_overlay];
+
+fn create_overlay(txn: &WriteTransaction) -> Result<(), Failure> {
+    txn.open_table(OVERLAY)?;
+    txn.open_table(NODES)?;
+    txn.open_table(JOURNAL)?;
+    txn.open_table(JOURNAL_PATHS)?;
+    txn.open_table(FOLDED)?;
+    Ok(())
+}
 
 /// Checks the version, creates the tables of a new file, and runs the steps an older one lacks.
 pub(super) fn prepare(db: &Database, steps: &[Step]) -> Result<(), Failure> {
@@ -125,6 +144,7 @@ fn create(db: &Database, newest: u64) -> Result<u64, Failure> {
     for table in [WORKSPACES, REPOSITORIES, CHUNKS, WANTS] {
         txn.open_table(table)?;
     }
+    create_overlay(&txn)?;
     txn.open_table(PENDING)?;
     txn.open_table(GENERATIONS)?;
     txn.open_table(ACCESS)?;

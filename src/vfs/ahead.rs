@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::errno::Errno;
 use super::inode::What;
-use super::ops::{Fs, Shown};
+use super::ops::{Bytes, Fs, Shown};
 use crate::config::Prefetch;
 use crate::hydrate::{Class, FailureKind, Landed, RemoteError, Want};
 use crate::index::ino::Ino;
@@ -91,9 +91,13 @@ impl Fs {
     /// The size of the blob `id` at `position` of the directory of `ino`, learned with those of its directory in one
     /// request.
     pub(super) async fn resolve_size(&self, shown: &Shown, ino: Ino) -> Result<u64, Errno> {
+        let Bytes::Blob(id) = self.bytes_of(shown, ino)? else { return Err(Errno::EINVAL) };
         let node = self.inodes.get(ino).ok_or(Errno::ESTALE)?;
-        let What::Blob { id, position, .. } = node.what else { return Err(Errno::EINVAL) };
-        let directory = self.directory(shown, node.parent)?.ok_or(Errno::ESTALE)?;
+        let place = match node.what {
+            What::Blob { position, .. } => self.directory_of(shown, node.parent, &id, position)?.zip(Some(position)),
+            _ => None,
+        };
+        let Some((directory, position)) = place else { return self.resolve_alone(shown, ino, id).await };
         let position = position as usize;
         let path = self.label(shown, ino);
         let turn = self.sizes_in_a_row.next(node.parent);
@@ -119,6 +123,22 @@ impl Fs {
         };
         directory.learn(position, size);
         Ok(size)
+    }
+
+    /// The size of a blob that has no place in the base any more: a renamed file, or one whose base moved on.
+    async fn resolve_alone(&self, shown: &Shown, ino: Ino, id: ObjectId) -> Result<u64, Errno> {
+        let path = self.label(shown, ino);
+        if shown.hydrator.offers_sizes() != Some(false)
+            && shown.hydrator.sizes(vec![id], Some(&path)).await.is_ok()
+            && let Some(size) = self.known_size(&id)?
+        {
+            return Ok(size);
+        }
+        let landed = shown.hydrator.hydrate(Want { id, size: None }, &path, shown.owner, &[]).wait().await;
+        match landed.map_err(|error| Errno::from(&error))? {
+            Landed::Bytes(bytes) => Ok(bytes.len() as u64),
+            Landed::Stored => self.known_size(&id)?.ok_or(Errno::EIO),
+        }
     }
 
     /// What the store knows of the size of `id`.

@@ -3,43 +3,116 @@
 use std::time::{Duration, SystemTime};
 
 use crate::index::ino::Ino;
+use crate::index::overlay::content::Measured;
+use crate::index::overlay::{Defaults, base_mode};
 use crate::store::EntryKind;
+use crate::store::overlay::{Node, Stamp};
 
 /// Attributes of one inode; the same after every remount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {
     /// Inode number.
     pub ino: Ino,
-    /// What it is.
-    pub kind: EntryKind,
+    /// Type and permissions (`st_mode`).
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
     /// Bytes; a symlink's is its target's length.
     pub size: u64,
-    /// Hard links: 1, or 2 and the number of subdirectories.
+    /// Allocated space in units of 512 bytes.
+    pub blocks: u64,
+    /// Hard links; a directory's are 2 and the number of subdirectories.
     pub nlink: u32,
-    /// Modification, change and access time: the commit's.
-    pub time: SystemTime,
+    /// Device number of a device node.
+    pub rdev: u32,
+    /// Last access.
+    pub atime: Stamp,
+    /// Last change of content.
+    pub mtime: Stamp,
+    /// Last change of anything.
+    pub ctime: Stamp,
 }
 
 impl Attr {
-    /// Permission bits, as a checkout with umask 022 has them.
-    pub const fn permissions(&self) -> u16 {
-        match self.kind {
-            EntryKind::File => 0o644,
-            EntryKind::Executable | EntryKind::Directory | EntryKind::Gitlink => 0o755,
-            EntryKind::Symlink => 0o777,
+    /// Of something in the base: as a checkout with umask 022 has it, its times those of everything in the base.
+    pub fn base(ino: Ino, kind: EntryKind, size: u64, nlink: u32, defaults: &Defaults) -> Self {
+        let Defaults { uid, gid, time } = *defaults;
+        let mode = base_mode(kind);
+        Self { ino, mode, uid, gid, size, blocks: size.div_ceil(512), nlink, rdev: 0, atime: time, mtime: time, ctime: time }
+    }
+
+    /// Of something that was changed or made; `measured` is absent where the size is a blob's, which is given then.
+    pub fn node(ino: Ino, node: &Node, measured: Option<Measured>, blob_size: u64) -> Self {
+        let measured = measured.unwrap_or(Measured {
+            size: blob_size,
+            blocks: blob_size.div_ceil(512),
+            atime: node.atime,
+            mtime: node.mtime,
+            ctime: node.ctime,
+        });
+        Self {
+            ino,
+            mode: node.mode,
+            uid: node.uid,
+            gid: node.gid,
+            size: measured.size,
+            blocks: measured.blocks,
+            nlink: node.nlink(),
+            rdev: node.rdev,
+            atime: measured.atime,
+            mtime: measured.mtime,
+            ctime: measured.ctime,
         }
     }
 
-    /// Allocated space in units of 512 bytes.
-    pub const fn blocks(&self) -> u64 {
-        self.size.div_ceil(512)
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
     }
 }
 
-/// Seconds since 1970 as a time; times before it, which a commit may claim, become 1970
-/// because Git's index can't hold them.
-pub fn time_of(seconds: i64) -> SystemTime {
+/// A stamp as the system's time.
+pub fn system_time(stamp: Stamp) -> SystemTime {
+    let whole = Duration::from_secs(stamp.seconds.unsigned_abs());
+    let base = if stamp.seconds < 0 { SystemTime::UNIX_EPOCH - whole } else { SystemTime::UNIX_EPOCH + whole };
+    base + Duration::from_nanos(stamp.nanos.into())
+}
+
+/// The system's time as a stamp.
+pub fn stamp_of(time: SystemTime) -> Stamp {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => Stamp { seconds: since.as_secs().cast_signed(), nanos: since.subsec_nanos() },
+        Err(before) => {
+            let before = before.duration();
+            let nanos = before.subsec_nanos();
+            let seconds = -before.as_secs().cast_signed();
+            if nanos == 0 { Stamp { seconds, nanos } } else { Stamp { seconds: seconds - 1, nanos: 1_000_000_000 - nanos } }
+        }
+    }
+}
+
+/// Seconds since 1970 as a stamp; times before it, which a commit may claim, become 1970 because Git's index can't hold
+/// them.
+pub fn commit_stamp(seconds: i64) -> Stamp {
     // 2^33 seconds (the year 2242) is the end of what ext4 and Git's tools handle alike.
-    let seconds = u64::try_from(seconds).unwrap_or(0).min(1 << 33);
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    Stamp { seconds: seconds.clamp(0, 1 << 33), nanos: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_survive() {
+        for stamp in [
+            Stamp { seconds: 0, nanos: 0 },
+            Stamp { seconds: 5, nanos: 7 },
+            Stamp { seconds: -1, nanos: 999_999_999 },
+            Stamp { seconds: -3, nanos: 0 },
+        ] {
+            assert_eq!(stamp_of(system_time(stamp)), stamp);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::hydrate::{FailureKind, RemoteError};
 use crate::index::IndexError;
+use crate::index::overlay::OverlayError;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// A POSIX error number, positive.
@@ -27,6 +28,10 @@ impl Errno {
     pub const ENODATA: Self = Self(libc::ENODATA);
     /// The buffer is too small.
     pub const ERANGE: Self = Self(libc::ERANGE);
+    /// Not supported by this file system.
+    pub const EOPNOTSUPP: Self = Self(libc::EOPNOTSUPP);
+    /// No such device or address: lseek(2) found no data.
+    pub const ENXIO: Self = Self(libc::ENXIO);
     /// The reader was signalled.
     pub const EINTR: Self = Self(libc::EINTR);
 }
@@ -53,5 +58,37 @@ impl From<&IndexError> for Errno {
             IndexError::Store(error) => error.into(),
             IndexError::MissingTree(_) => Self::EIO,
         }
+    }
+}
+
+impl From<&OverlayError> for Errno {
+    fn from(error: &OverlayError) -> Self {
+        Self(match error {
+            OverlayError::NotFound => libc::ENOENT,
+            OverlayError::Exists => libc::EEXIST,
+            OverlayError::NotDirectory => libc::ENOTDIR,
+            OverlayError::IsDirectory => libc::EISDIR,
+            OverlayError::NotEmpty => libc::ENOTEMPTY,
+            OverlayError::NameTooLong => libc::ENAMETOOLONG,
+            OverlayError::Invalid => libc::EINVAL,
+            OverlayError::NotPermitted => libc::EPERM,
+            OverlayError::NoData => libc::ENODATA,
+            OverlayError::Unsupported => libc::EOPNOTSUPP,
+            OverlayError::TooMuch => libc::ENOSPC,
+            OverlayError::Stale => libc::ESTALE,
+            OverlayError::Io(error) => error.raw_os_error().unwrap_or(libc::EIO),
+            OverlayError::Index(error) => return error.into(),
+        })
+    }
+}
+
+impl From<OverlayError> for Errno {
+    fn from(error: OverlayError) -> Self {
+        let errno = Self::from(&error);
+        // Others are answers; these are faults somebody has to look into.
+        if matches!(errno.0, libc::EIO | libc::ESTALE) {
+            tracing::error!("local changes: {error}");
+        }
+        errno
     }
 }

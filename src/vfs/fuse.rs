@@ -11,22 +11,29 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BackgroundSession, Config, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
+    BackgroundSession, BsdFileFlags, Config, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    Session, SessionACL, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
 
-use super::attr::Attr;
+use super::attr::{Attr, stamp_of, system_time};
 use super::errno::Errno;
 use super::interrupt::interrupted;
 use super::ops::{Answer, Found, Fs, KEEP, Shown};
+use super::write::Wanted;
 use super::{latency, mount};
 use crate::index::ino::Ino;
+use crate::index::overlay::attributes::{Presence, Set};
+use crate::index::overlay::names::New;
+use crate::index::overlay::rename::{At, Existing};
+use crate::index::overlay::{Defaults, now};
 use crate::store::EntryKind;
+use crate::store::overlay::Stamp;
 
 /// Not kept by the kernel at all.
 const NOT: Duration = Duration::ZERO;
@@ -45,6 +52,8 @@ pub struct MountOptions {
     pub threads: usize,
     /// Whether directory listings carry attributes along.
     pub readdirplus: bool,
+    /// Whether writing is refused (`EROFS`).
+    pub read_only: bool,
 }
 
 /// A mounted filesystem. Dropping it unmounts nothing: its threads serve until the kernel lets go.
@@ -52,12 +61,38 @@ pub struct Mounted {
     session: BackgroundSession,
 }
 
+/// Makes the kernel forget. Never used from a thread that answers the kernel, nor while the generation is held: each call
+/// may wait for an answer.
+#[derive(Clone)]
+pub struct Forgetter(Notifier);
+
+impl Forgetter {
+    /// Forgets what `name` in `parent` leads to, or that it leads nowhere.
+    pub fn name(&self, parent: Ino, name: &[u8]) {
+        // What the kernel does not know it need not forget.
+        let _ = self.0.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name));
+    }
+
+    /// Forgets attributes and listing or bytes of `ino`.
+    pub fn inode(&self, ino: Ino) {
+        let _ = self.0.inval_inode(INodeNo(ino.0), 0, 0);
+    }
+
+    /// Forgets the attributes alone.
+    pub fn attributes(&self, ino: Ino) {
+        let _ = self.0.inval_inode(INodeNo(ino.0), -1, 0);
+    }
+}
+
 impl Mounted {
-    /// Mounts `fs` on `path`, read-only. Waiting requests run on `runtime`.
+    /// What makes the kernel forget things of this mount.
+    pub fn forgetter(&self) -> Forgetter {
+        Forgetter(self.session.notifier())
+    }
+
+    /// Mounts `fs` on `path`. Waiting requests run on `runtime`.
     pub fn new(fs: Arc<Fs>, path: &Path, options: &MountOptions, runtime: Handle) -> io::Result<Self> {
-        // Without `default_permissions`: everything is readable by all who may look in at all, nothing can be written,
-        // and the kernel would ask for attributes, and so for sizes, before each open.
-        let device = mount::attach(path, &options.source, options.allow_other)?;
+        let device = mount::attach(path, &options.source, options.allow_other, options.read_only)?;
         let acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         let mut config = Config::default();
         config.n_threads = Some(options.threads.max(1));
@@ -91,6 +126,7 @@ impl Adapter {
         reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
     ) {
         latency::request();
+        let held = self.fs.hold();
         let waiting = match self.fs.shown() {
             Err(errno) => return reply(Err(errno)),
             Ok(Some(shown)) => match operate(&self.fs, &shown) {
@@ -105,6 +141,7 @@ impl Adapter {
                 })
             }
         };
+        drop(held);
         let pid = request.pid();
         self.runtime.spawn(async move {
             let result = tokio::select! {
@@ -134,14 +171,13 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (parent, name) = (Ino(parent.0), name.as_bytes().to_vec());
-        let owner = self.fs.owner();
         self.answer(
             request,
             move |fs, shown| Answer::Ready(fs.lookup(shown, parent, &name)),
             move |result| match result {
                 Ok(found) => {
                     let attr_ttl = if found.sized { &KEEP } else { &NOT };
-                    reply.entry_with_ttls(attr_ttl, &KEEP, &file_attr(&found.attr, owner), GENERATION);
+                    reply.entry_with_ttls(attr_ttl, &KEEP, &file_attr(&found.attr), GENERATION);
                 }
                 // Inode 0 tells the kernel to remember that there is none.
                 Err(Errno::ENOENT) => reply.entry(&KEEP, &no_entry(), GENERATION),
@@ -155,20 +191,25 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        let (ino, owner) = (Ino(ino.0), self.fs.owner());
+        let ino = Ino(ino.0);
         // The mount point itself can be looked at while the workspace is prepared.
         if ino == Ino::ROOT && matches!(self.fs.shown(), Ok(None)) {
-            let time = std::time::SystemTime::UNIX_EPOCH;
-            let attr = Attr { ino, kind: EntryKind::Directory, size: 4096, nlink: 2, time };
-            return reply.attr(&NOT, &file_attr(&attr, owner));
+            return reply.attr(&NOT, &file_attr(&unprepared_root()));
         }
+        let pid = request.pid();
         self.answer(
             request,
-            move |fs, shown| fs.getattr(shown, ino),
-            move |result| match result {
-                Ok(attr) => reply.attr(&KEEP, &file_attr(&attr, owner)),
-                Err(errno) => reply.error(errno.into()),
+            move |fs, shown| match fs.getattr(shown, ino) {
+                // The kernel checks permissions: who opens a file is not told its size by that.
+                Answer::Wait(_) if opens(pid) => {
+                    Answer::Ready(fs.attr_without_size(shown, ino).map(|attr| Found { attr, sized: false }))
+                }
+                Answer::Ready(result) => Answer::Ready(result.map(|attr| Found { attr, sized: true })),
+                Answer::Wait(attr) => {
+                    Answer::wait(async move { attr.await.map(|attr| Found { attr, sized: true }) })
+                }
             },
+            move |result| reply_attr(reply, result),
         );
     }
 
@@ -218,7 +259,7 @@ impl Filesystem for Adapter {
             let filled = shown.and_then(|shown| {
                 fs.readdir(&shown, directory, offset, |listed| {
                     let name = OsStr::from_bytes(listed.name);
-                    !reply.add(INodeNo(listed.ino.0), listed.next, file_type(listed.kind), name)
+                    !reply.add(INodeNo(listed.ino.0), listed.next, file_type(listed.mode), name)
                 })
             });
             match filled {
@@ -240,13 +281,14 @@ impl Filesystem for Adapter {
         self.answer(request, shown, move |shown| {
             let filled = shown.and_then(|shown| {
                 fs.readdir(&shown, directory, offset, |listed| {
-                    let Ok(Found { attr, sized }) = Fs::listed(&shown, listed) else { return false };
+                    // Unlinked since the listing was made, which the next one shows.
+                    let Ok(Found { attr, sized }) = fs.listed(&shown, listed) else { return true };
                     // A number that another file has, or a size not known yet, is looked up when it is needed.
                     let ttl = if sized && fs.owns_number(directory, listed) { &KEEP } else { &NOT };
-                    let (name, attr) = (OsStr::from_bytes(listed.name), file_attr(&attr, fs.owner()));
+                    let (name, attr) = (OsStr::from_bytes(listed.name), file_attr(&attr));
                     let full = reply.add(INodeNo(listed.ino.0), listed.next, name, ttl, &attr, GENERATION);
                     if !full {
-                        fs.count(directory, listed);
+                        fs.count(&shown, directory, listed);
                     }
                     !full
                 })
@@ -274,6 +316,10 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        // The kernel asks for this before the first write to each file.
+        if name.as_bytes() == b"security.capability" {
+            return reply.error(Errno::ENODATA.into());
+        }
         let name = name.as_bytes().to_vec();
         self.answer(
             request,
@@ -282,12 +328,310 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        xattr(reply, size, self.fs.listxattr(Ino(ino.0)));
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.answer(
+            request,
+            move |fs, shown| Answer::Ready(fs.listxattr(shown, Ino(ino.0))),
+            move |result| xattr(reply, size, result.as_deref().map_err(|errno| *errno)),
+        );
     }
 
     fn flush(&self, _request: &Request, _ino: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
         reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _created: Option<SystemTime>,
+        _changed: Option<SystemTime>,
+        _backed_up: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set = Set { mode, uid, gid, atime: atime.map(stamp), mtime: mtime.map(stamp) };
+        self.answer(
+            request,
+            move |fs, shown| fs.setattr(shown, Ino(ino.0), Wanted { set, size }),
+            move |result| reply_attr(reply, result),
+        );
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = New { mode, uid: request.uid(), gid: request.gid(), rdev, target: None };
+        self.make(request, parent, name, new, reply);
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        let mode = (mode & !libc::S_IFMT) | libc::S_IFDIR;
+        let new = New { mode, uid: request.uid(), gid: request.gid(), rdev: 0, target: None };
+        self.make(request, parent, name, new, reply);
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let target = Some(Box::from(target.as_os_str().as_bytes()));
+        let new =
+            New { mode: libc::S_IFLNK | 0o777, uid: request.uid(), gid: request.gid(), rdev: 0, target };
+        self.make(request, parent, name, new, reply);
+    }
+
+    fn create(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        // The kernel then makes the node and opens it without asking: one request less than this one and its release.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let name = name.as_bytes().to_vec();
+        self.answer(
+            request,
+            move |fs, shown| Answer::Ready(fs.link(shown, Ino(ino.0), Ino(parent.0), &name)),
+            move |result| reply_entry(reply, result),
+        );
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.as_bytes().to_vec();
+        self.answer(
+            request,
+            move |fs, shown| Answer::Ready(fs.unlink(shown, Ino(parent.0), &name)),
+            move |result| reply_empty(reply, result),
+        );
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.as_bytes().to_vec();
+        self.answer(
+            request,
+            move |fs, shown| Answer::Ready(fs.rmdir(shown, Ino(parent.0), &name)),
+            move |result| reply_empty(reply, result),
+        );
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        to_parent: INodeNo,
+        to_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let existing = match flags {
+            RenameFlags::RENAME_NOREPLACE => Existing::Refuse,
+            RenameFlags::RENAME_EXCHANGE => Existing::Exchange,
+            flags if flags.is_empty() => Existing::Replace,
+            _ => return reply.error(Errno::EINVAL.into()),
+        };
+        let (name, to_name) = (name.as_bytes().to_vec(), to_name.as_bytes().to_vec());
+        self.answer(
+            request,
+            move |fs, shown| {
+                let from = At { parent: Ino(parent.0), name: &name };
+                let to = At { parent: Ino(to_parent.0), name: &to_name };
+                Answer::Ready(fs.rename(shown, from, to, existing))
+            },
+            move |result| reply_empty(reply, result),
+        );
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        latency::request();
+        let held = self.fs.hold();
+        let written = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let shown = match self.fs.shown() {
+            Ok(Some(shown)) => shown,
+            // Nothing could be opened before the workspace was prepared.
+            Ok(None) => return reply.error(Errno::EIO.into()),
+            Err(errno) => return reply.error(errno.into()),
+        };
+        // The bytes are the session's: copied only if the write has to wait.
+        let waiting = match self.fs.write(&shown, Ino(ino.0), offset, data) {
+            Answer::Ready(Ok(())) => return reply.written(written),
+            Answer::Ready(Err(errno)) => return reply.error(errno.into()),
+            Answer::Wait(future) => future,
+        };
+        drop(held);
+        let pid = request.pid();
+        self.runtime.spawn(async move {
+            let result = tokio::select! {
+                result = waiting => result,
+                () = interrupted(pid) => Err(Errno::EINTR),
+            };
+            match result {
+                Ok(()) => reply.written(written),
+                Err(errno) => reply.error(errno.into()),
+            }
+        });
+    }
+
+    fn fsync(&self, request: &Request, ino: INodeNo, _handle: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.answer(
+            request,
+            move |fs, shown| fs.sync(shown, Ino(ino.0), datasync),
+            move |result| reply_empty(reply, result),
+        );
+    }
+
+    fn fsyncdir(&self, request: &Request, ino: INodeNo, _handle: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.answer(
+            request,
+            move |fs, shown| fs.sync(shown, Ino(ino.0), datasync),
+            move |result| reply_empty(reply, result),
+        );
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.answer(
+            request,
+            move |fs, shown| fs.allocate(shown, Ino(ino.0), offset, length, mode.cast_unsigned()),
+            move |result| reply_empty(reply, result),
+        );
+    }
+
+    fn lseek(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO.into()) };
+        self.answer(
+            request,
+            move |fs, shown| fs.seek(shown, Ino(ino.0), offset, whence == libc::SEEK_DATA),
+            move |result| match result.map(i64::try_from) {
+                Ok(Ok(offset)) => reply.offset(offset),
+                Ok(Err(_)) => reply.error(Errno::EINVAL.into()),
+                Err(errno) => reply.error(errno.into()),
+            },
+        );
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let presence = match flags {
+            0 => Presence::Any,
+            libc::XATTR_CREATE => Presence::Absent,
+            libc::XATTR_REPLACE => Presence::Present,
+            _ => return reply.error(Errno::EINVAL.into()),
+        };
+        let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
+        self.answer(
+            request,
+            move |fs, shown| Answer::Ready(fs.setxattr(shown, Ino(ino.0), &name, &value, presence)),
+            move |result| reply_empty(reply, result),
+        );
+    }
+
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.as_bytes().to_vec();
+        self.answer(
+            request,
+            move |fs, shown| Answer::Ready(fs.removexattr(shown, Ino(ino.0), &name)),
+            move |result| reply_empty(reply, result),
+        );
+    }
+}
+
+impl Adapter {
+    fn make(&self, request: &Request, parent: INodeNo, name: &OsStr, new: New, reply: ReplyEntry) {
+        let name = name.as_bytes().to_vec();
+        self.answer(
+            request,
+            move |fs, shown| {
+                Answer::Ready(fs.make(shown, Ino(parent.0), &name, new).map(|attr| Found { attr, sized: true }))
+            },
+            move |result| reply_entry(reply, result),
+        );
+    }
+}
+
+fn reply_entry(reply: ReplyEntry, result: Result<Found, Errno>) {
+    match result {
+        Ok(found) => {
+            let attr_ttl = if found.sized { &KEEP } else { &NOT };
+            reply.entry_with_ttls(attr_ttl, &KEEP, &file_attr(&found.attr), GENERATION);
+        }
+        Err(errno) => reply.error(errno.into()),
+    }
+}
+
+fn reply_attr(reply: ReplyAttr, result: Result<Found, Errno>) {
+    match result {
+        Ok(found) => reply.attr(if found.sized { &KEEP } else { &NOT }, &file_attr(&found.attr)),
+        Err(errno) => reply.error(errno.into()),
+    }
+}
+
+fn reply_empty(reply: ReplyEmpty, result: Result<(), Errno>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno.into()),
+    }
+}
+
+fn stamp(time: TimeOrNow) -> Stamp {
+    match time {
+        TimeOrNow::SpecificTime(time) => stamp_of(time),
+        TimeOrNow::Now => now(),
     }
 }
 
@@ -311,36 +655,68 @@ impl From<Errno> for fuser::Errno {
     }
 }
 
-fn file_type(kind: EntryKind) -> FileType {
-    match kind {
-        EntryKind::File | EntryKind::Executable => FileType::RegularFile,
-        EntryKind::Symlink => FileType::Symlink,
-        EntryKind::Directory | EntryKind::Gitlink => FileType::Directory,
+fn file_type(mode: u32) -> FileType {
+    match mode & libc::S_IFMT {
+        libc::S_IFDIR => FileType::Directory,
+        libc::S_IFLNK => FileType::Symlink,
+        libc::S_IFIFO => FileType::NamedPipe,
+        libc::S_IFSOCK => FileType::Socket,
+        libc::S_IFCHR => FileType::CharDevice,
+        libc::S_IFBLK => FileType::BlockDevice,
+        _ => FileType::RegularFile,
     }
 }
 
-fn file_attr(attr: &Attr, owner: super::Owner) -> FileAttr {
+fn file_attr(attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.ino.0),
         size: attr.size,
-        blocks: attr.blocks(),
-        atime: attr.time,
-        mtime: attr.time,
-        ctime: attr.time,
-        crtime: attr.time,
-        kind: file_type(attr.kind),
-        perm: attr.permissions(),
+        blocks: attr.blocks,
+        atime: system_time(attr.atime),
+        mtime: system_time(attr.mtime),
+        ctime: system_time(attr.ctime),
+        crtime: system_time(attr.ctime),
+        kind: file_type(attr.mode),
+        // The bits below the type fit 12.
+        perm: u16::try_from(attr.mode & 0o7777).unwrap_or(0),
         nlink: attr.nlink,
-        uid: owner.uid,
-        gid: owner.gid,
-        rdev: 0,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
         blksize: 4096,
         flags: 0,
     }
 }
 
 fn no_entry() -> FileAttr {
-    let time = std::time::SystemTime::UNIX_EPOCH;
-    let attr = Attr { ino: Ino(0), kind: EntryKind::File, size: 0, nlink: 0, time };
-    file_attr(&attr, super::Owner { uid: 0, gid: 0 })
+    let defaults = Defaults { uid: 0, gid: 0, time: Stamp::default() };
+    file_attr(&Attr::base(Ino(0), EntryKind::File, 0, 0, &defaults))
+}
+
+fn unprepared_root() -> Attr {
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    Attr::base(Ino::ROOT, EntryKind::Directory, 4096, 2, &Defaults { uid, gid, time: Stamp::default() })
+}
+
+/// Whether the thread `pid` is opening a file without being told its size by that: for reading, where a read at the end asks
+/// again, or to cut it. The kernel asks for attributes then only to check permissions. An append needs the size. Where
+/// `/proc` does not tell (`ptrace(2)`, "access mode checking"), the answer is no, and the size is found out.
+fn opens(pid: u32) -> bool {
+    let Ok(call) = std::fs::read_to_string(format!("/proc/{pid}/syscall")) else { return false };
+    let mut fields = call.split(' ');
+    let number = fields.next().and_then(|number| number.parse::<i64>().ok());
+    let mut argument = |position: usize| {
+        let hex = fields.nth(position)?.strip_prefix("0x")?;
+        Some((u64::from_str_radix(hex, 16).ok()? & 0xffff_ffff).try_into().unwrap_or(0_i32))
+    };
+    let flags = match number {
+        Some(libc::SYS_openat) => argument(2),
+        #[cfg(target_arch = "x86_64")]
+        Some(libc::SYS_open) => argument(1),
+        #[cfg(target_arch = "x86_64")]
+        Some(libc::SYS_creat) => return true,
+        Some(libc::SYS_truncate) => return true,
+        _ => return false,
+    };
+    flags.is_some_and(|flags| flags & libc::O_TRUNC != 0 || flags & libc::O_ACCMODE == libc::O_RDONLY)
 }

@@ -12,15 +12,18 @@ use gix::ObjectId;
 use parking_lot::Mutex;
 
 use crate::index::ino::Ino;
+use crate::index::overlay::Ground;
 use crate::store::EntryKind;
 
 /// What a number stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// A directory of the base.
+    /// A directory.
     Directory {
-        /// Its tree.
-        tree: ObjectId,
+        /// The tree that the base has beneath it in `generation`; none for one that a user made.
+        tree: Option<ObjectId>,
+        /// For which generation that is so.
+        generation: u64,
     },
     /// A commit of another repository: an empty directory.
     Gitlink {
@@ -36,6 +39,8 @@ pub enum What {
         /// Its position in the parent's listing.
         position: u32,
     },
+    /// Something a user made that is no directory.
+    Overlay,
     /// The root's `.git`.
     Gitfile,
 }
@@ -134,15 +139,38 @@ impl Inodes {
         }
     }
 
-    /// The kernel forgot `count` look-ups of `ino`.
-    pub fn forget(&self, ino: Ino, count: u64) {
+    /// Counts one look-up of `name` in `parent`, which is bound to `ino`: the overlay never gives a number to two files.
+    pub fn look_up_bound(&self, ino: Ino, parent: Ino, name: &[u8], what: What) {
+        match self.nodes.lock().entry(ino.0) {
+            Entry::Vacant(place) => {
+                place.insert(Node { parent, name: Box::from(name), what, lookups: 1 });
+            }
+            Entry::Occupied(mut place) => {
+                let node = place.get_mut();
+                node.lookups = node.lookups.saturating_add(1);
+                node.parent = parent;
+                if *node.name != *name {
+                    node.name = Box::from(name);
+                }
+                // What is known of a directory's tree stays known.
+                if !matches!((node.what, what), (What::Directory { .. } | What::Gitlink { .. }, What::Directory { .. })) {
+                    node.what = what;
+                }
+            }
+        }
+    }
+
+    /// The kernel forgot `count` look-ups of `ino`; true when it knows the inode no more.
+    pub fn forget(&self, ino: Ino, count: u64) -> bool {
         if ino == Ino::ROOT {
-            return;
+            return false;
         }
         let mut nodes = self.nodes.lock();
+        let mut gone = false;
         if let Some(node) = nodes.get_mut(&ino.0) {
             node.lookups = node.lookups.saturating_sub(count);
-            if node.lookups == 0 {
+            gone = node.lookups == 0;
+            if gone {
                 nodes.remove(&ino.0);
             }
         }
@@ -150,6 +178,7 @@ impl Inodes {
         if nodes.capacity() > 1 << 16 && nodes.len() < nodes.capacity() / 8 {
             nodes.shrink_to_fit();
         }
+        gone
     }
 
     /// The path of `ino` from the root, as far as it is known.
@@ -176,6 +205,47 @@ impl Inodes {
     /// Whether the kernel knows none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Ground for Inodes {
+    fn place(&self, ino: Ino) -> Option<(Ino, Box<[u8]>)> {
+        let nodes = self.nodes.lock();
+        let node = nodes.get(&ino.0).filter(|_| ino != Ino::ROOT)?;
+        Some((node.parent, node.name.clone()))
+    }
+
+    fn moved(&self, ino: Ino, parent: Ino, name: &[u8]) {
+        if let Some(node) = self.nodes.lock().get_mut(&ino.0) {
+            (node.parent, node.name) = (parent, Box::from(name));
+        }
+    }
+
+    fn tree(&self, ino: Ino, generation: u64) -> Option<Option<ObjectId>> {
+        match self.nodes.lock().get(&ino.0)?.what {
+            What::Directory { tree, generation: of } if of == generation => Some(tree),
+            What::Gitlink { .. } => Some(None),
+            _ => None,
+        }
+    }
+
+    fn note_tree(&self, ino: Ino, generation: u64, tree: Option<ObjectId>) {
+        if let Some(node) = self.nodes.lock().get_mut(&ino.0)
+            && matches!(node.what, What::Directory { .. })
+        {
+            node.what = What::Directory { tree, generation };
+        }
+    }
+
+    fn blob(&self, ino: Ino) -> Option<(EntryKind, ObjectId)> {
+        match self.nodes.lock().get(&ino.0)?.what {
+            What::Blob { kind, id, .. } => Some((kind, id)),
+            _ => None,
+        }
+    }
+
+    fn knows(&self, ino: Ino) -> bool {
+        self.nodes.lock().contains_key(&ino.0)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`attr`] and [`errno`] are the vocabulary; [`inode`] maps
 //! numbers to files; [`ops`] holds every operation as a plain function,
-//! testable without a mount; [`fuse`] is the one place that speaks FUSE;
+//! testable without a mount, [`write`] those that change something; [`fuse`] is the one place that speaks FUSE;
 //! `mount` attaches a connection to a directory; `latency` keeps CPUs awake during bursts; [`interrupt`] notices that a waiting reader was killed.
 //!
 //! No operation waits: what needs the network comes back as a future.
@@ -16,6 +16,7 @@ pub mod interrupt;
 mod latency;
 mod mount;
 pub mod ops;
+pub mod write;
 
 pub use errno::Errno;
-pub use ops::{Fs, Gate, Owner, Shown};
+pub use ops::{Fs, Gate, Shown};

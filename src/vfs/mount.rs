@@ -39,31 +39,40 @@ pub fn widen_read_ahead(path: &Path) {
     }
 }
 
-/// Mounts a new FUSE connection on the directory `path`, read-only, and returns its device.
-/// `source` is shown in the mount table.
-pub fn attach(path: &Path, source: &str, allow_other: bool) -> io::Result<OwnedFd> {
-    match attach_directly(path, source, allow_other) {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => attach_with_helper(path, source, allow_other),
+/// Mounts a new FUSE connection on the directory `path` and returns its device. `source` is shown in the mount table. The
+/// kernel checks permissions (`default_permissions`), because nobody asks us before a file is opened.
+pub fn attach(path: &Path, source: &str, allow_other: bool, read_only: bool) -> io::Result<OwnedFd> {
+    match attach_directly(path, source, allow_other, read_only) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            attach_with_helper(path, source, allow_other, read_only)
+        }
         attached => attached,
     }
 }
 
-fn attach_directly(path: &Path, source: &str, allow_other: bool) -> io::Result<OwnedFd> {
+fn attach_directly(path: &Path, source: &str, allow_other: bool, read_only: bool) -> io::Result<OwnedFd> {
     let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
     let other = if allow_other { ",allow_other" } else { "" };
-    let data =
-        format!("fd={},rootmode=40000,user_id={},group_id={}{other}", device.as_raw_fd(), uid.as_raw(), gid.as_raw());
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    let data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions{other}",
+        device.as_raw_fd(),
+        uid.as_raw(),
+        gid.as_raw()
+    );
+    let only = if read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+    let flags = only | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
     mount(source, path, format!("fuse.{SUBTYPE}"), flags, Some(&*CString::new(data)?))?;
     Ok(device)
 }
 
 /// The helper mounts and sends the device over its standard input, a socket (`_FUSE_COMMFD`).
-fn attach_with_helper(path: &Path, source: &str, allow_other: bool) -> io::Result<OwnedFd> {
+fn attach_with_helper(path: &Path, source: &str, allow_other: bool, read_only: bool) -> io::Result<OwnedFd> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     let other = if allow_other { ",allow_other" } else { "" };
-    let options = format!("ro,nosuid,nodev,noatime,fsname={source},subtype={SUBTYPE}{other}");
+    let access = if read_only { "ro" } else { "rw" };
+    let options =
+        format!("{access},nosuid,nodev,noatime,default_permissions,fsname={source},subtype={SUBTYPE}{other}");
     let helper = Command::new("fusermount3")
         .args(["-o", &options, "--"])
         .arg(path)

@@ -5,14 +5,16 @@
 //! is not known yet, the answer says so and the kernel asks again with
 //! [`Fs::getattr`], which resolves the whole directory at once.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use gix::ObjectId;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
 use super::ahead::SizesInARow;
@@ -22,12 +24,14 @@ use super::inode::{Inodes, What};
 use crate::config::Prefetch;
 use crate::hydrate::{Hydrator, Landed, Owner as For, Want};
 use crate::index::ino::Ino;
+use crate::index::overlay::attributes::OWN_XATTRS;
+use crate::index::overlay::listing::{RowKind, Rows};
+use crate::index::overlay::names::NAME_MAX;
+use crate::index::overlay::{Found as Place, Overlay, base_mode};
 use crate::index::view::{Directory, View};
 use crate::metrics::Metrics;
+use crate::store::overlay::{Content, Node};
 use crate::store::{EntryKind, Store};
-
-/// Longest name Linux file systems take; longer ones in a tree are not shown.
-const NAME_MAX: usize = 255;
 
 /// Longest symlink target Linux takes.
 const TARGET_MAX: usize = 4095;
@@ -41,7 +45,7 @@ pub enum Answer<T> {
 }
 
 impl<T> Answer<T> {
-    fn wait(future: impl Future<Output = Result<T, Errno>> + Send + 'static) -> Self {
+    pub(super) fn wait(future: impl Future<Output = Result<T, Errno>> + Send + 'static) -> Self {
         Self::Wait(Box::pin(future))
     }
 
@@ -54,25 +58,16 @@ impl<T> Answer<T> {
     }
 }
 
-/// Who owns everything in the mount.
-#[derive(Clone, Copy, Debug)]
-pub struct Owner {
-    /// User.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-}
-
 /// What a prepared workspace shows.
 pub struct Shown {
     /// The generation.
     pub view: View,
     /// Where its contents come from.
     pub hydrator: Hydrator,
+    /// What the user changed on top.
+    pub overlay: Arc<Overlay>,
     /// Contents of the root's `.git`.
     pub gitfile: Vec<u8>,
-    /// Times of everything in it.
-    pub time: SystemTime,
     /// What takes a directory's files along.
     pub prefetch: Prefetch,
     /// Whether the sizes of all its files are being asked for.
@@ -107,15 +102,25 @@ pub struct Found {
 pub struct Listed<'a> {
     /// Number as `look_up` would give it.
     pub ino: Ino,
-    /// What it is.
-    pub kind: EntryKind,
+    /// Its type, as `st_mode` has it.
+    pub mode: u32,
     /// Its name.
     pub name: &'a [u8],
     /// Where the listing goes on after it.
     pub next: u64,
-    what: Option<What>,
-    // Where its size is found, for those who ask.
-    place: Option<(&'a Directory, usize)>,
+    source: Source<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// `.` or `..`.
+    Dot,
+    /// The root's `.git`.
+    Gitfile,
+    /// The base, at that position.
+    Base { directory: &'a Directory, position: usize, what: What },
+    /// The overlay.
+    Bound,
 }
 
 /// Extended attributes every file has.
@@ -127,7 +132,11 @@ pub struct Fs {
     pub(super) metrics: Arc<Metrics>,
     pub(super) inodes: Inodes,
     gate: watch::Receiver<Gate>,
-    owner: Owner,
+    /// Held shared from when an answer is worked out until it is sent, exclusively while a workspace gets another
+    /// generation: so what is invalidated afterwards was sent before. First in the order of locks.
+    moving: RwLock<()>,
+    /// One at a time takes a file over: inode → its turn.
+    pub(super) copying: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
     // Where the cache is: its disk is what `df` is told.
     home: PathBuf,
     pub(super) sizes_in_a_row: SizesInARow,
@@ -135,21 +144,33 @@ pub struct Fs {
 
 impl Fs {
     /// The filesystem that `gate` opens.
-    pub fn new(store: Store, metrics: Arc<Metrics>, gate: watch::Receiver<Gate>, owner: Owner, home: PathBuf) -> Self {
+    pub fn new(store: Store, metrics: Arc<Metrics>, gate: watch::Receiver<Gate>, home: PathBuf) -> Self {
         Self {
             store,
             metrics,
             inodes: Inodes::new(What::Gitfile),
             gate,
-            owner,
+            moving: RwLock::new(()),
+            copying: Mutex::default(),
             home,
             sizes_in_a_row: SizesInARow::default(),
         }
     }
 
-    /// Who owns everything.
-    pub fn owner(&self) -> Owner {
-        self.owner
+    /// Keeps the generation as it is until the answer was sent.
+    pub(super) fn hold(&self) -> RwLockReadGuard<'_, ()> {
+        self.moving.read()
+    }
+
+    /// Runs `change`, which gives the workspace another generation, while no answer is on its way.
+    pub fn moved<T>(&self, change: impl FnOnce(&Inodes) -> T) -> T {
+        let _alone = self.moving.write();
+        change(&self.inodes)
+    }
+
+    /// The inodes that the kernel knows.
+    pub fn inodes(&self) -> &Inodes {
+        &self.inodes
     }
 
     /// The gate's state now, without waiting.
@@ -184,17 +205,39 @@ impl Fs {
             let ino = self.inodes.look_up(ino, parent, name, What::Gitfile);
             return Ok(Found { attr: gitfile_attr(shown, ino), sized: true });
         }
-        let directory = self.directory(shown, parent)?.ok_or(Errno::ENOENT)?;
-        let (position, entry) = directory.find(name).ok_or(Errno::ENOENT)?;
-        let what = what_of(entry.kind, entry.id, position);
-        let ino = self.inodes.look_up(Ino::of(parent, name, entry.kind, &entry.id), parent, name, what);
-        let size = directory.size(position);
-        Ok(Found { attr: attr(shown, ino, what, size.unwrap_or(0))?, sized: size.is_some() })
+        match shown.overlay.find(&shown.view, &self.inodes, parent, name)? {
+            Place::Nothing => Err(Errno::ENOENT),
+            Place::Base { directory, position, kind, id, ino } => {
+                let what = what_of(shown, kind, id, position);
+                let ino = self.inodes.look_up(ino, parent, name, what);
+                let size = directory.size(position);
+                Ok(Found { attr: attr(shown, ino, what, size.unwrap_or(0))?, sized: size.is_some() })
+            }
+            Place::Bound { ino, node } => {
+                let found = self.found(shown, ino, &node)?;
+                self.inodes.look_up_bound(ino, parent, name, bound(&node));
+                Ok(found)
+            }
+        }
+    }
+
+    /// Attributes of something that was changed or made, as far as they are known.
+    pub(super) fn found(&self, shown: &Shown, ino: Ino, node: &Node) -> Result<Found, Errno> {
+        let measured = shown.overlay.measure(node)?;
+        let size = match (&node.content, measured) {
+            (Content::Blob(id), None) => self.known_size(id)?,
+            _ => Some(0),
+        };
+        Ok(Found { attr: Attr::node(ino, node, measured, size.unwrap_or(0)), sized: size.is_some() })
     }
 
     /// The kernel forgot `count` look-ups of `ino`.
     pub fn forget(&self, ino: Ino, count: u64) {
-        self.inodes.forget(ino, count);
+        if self.inodes.forget(ino, count)
+            && let Ok(Some(shown)) = self.shown()
+        {
+            shown.overlay.forgotten(ino);
+        }
     }
 
     /// Attributes of `ino`, its size true. An unknown size is resolved with
@@ -208,6 +251,9 @@ impl Fs {
                 Answer::wait(async move {
                     // Not looked up again: others may drop what is cached of the directory meanwhile.
                     let size = fs.resolve_size(&shown, ino).await?;
+                    if let Some(node) = shown.overlay.node(ino)? {
+                        return Ok(Attr::node(ino, &node, shown.overlay.measure(&node)?, size));
+                    }
                     let what = fs.inodes.what(ino).ok_or(Errno::ESTALE)?;
                     attr(&shown, ino, what, size)
                 })
@@ -215,34 +261,79 @@ impl Fs {
         }
     }
 
+    /// Attributes of `ino` with whatever size is known of it, for a caller that does not look at sizes.
+    pub fn attr_without_size(&self, shown: &Shown, ino: Ino) -> Result<Attr, Errno> {
+        if let Some(node) = shown.overlay.node(ino)? {
+            return Ok(self.found(shown, ino, &node)?.attr);
+        }
+        attr(shown, ino, self.inodes.what(ino).ok_or(Errno::ESTALE)?, 0)
+    }
+
     /// Attributes of `ino` when its size is known.
-    fn getattr_now(&self, shown: &Shown, ino: Ino) -> Result<Option<Attr>, Errno> {
+    pub(super) fn getattr_now(&self, shown: &Shown, ino: Ino) -> Result<Option<Attr>, Errno> {
+        if let Some(node) = shown.overlay.node(ino)? {
+            let found = self.found(shown, ino, &node)?;
+            return Ok(found.sized.then_some(found.attr));
+        }
         if ino == Ino::ROOT {
             return attr(shown, ino, root(shown), 0).map(Some);
         }
-        let node = self.inodes.get(ino).ok_or(Errno::ESTALE)?;
-        let What::Blob { id, position, .. } = node.what else {
-            return attr(shown, ino, node.what, 0).map(Some);
+        let known = self.inodes.get(ino).ok_or(Errno::ESTALE)?;
+        let What::Blob { id, position, .. } = known.what else {
+            return attr(shown, ino, known.what, 0).map(Some);
         };
-        let directory = self.directory(shown, node.parent)?.ok_or(Errno::ESTALE)?;
-        let position = position as usize;
-        let size = match directory.size(position) {
-            Some(size) => Some(size),
-            None => self.known_size(&id)?,
-        };
-        let Some(size) = size else { return Ok(None) };
-        directory.learn(position, size);
-        attr(shown, ino, node.what, size).map(Some)
+        let directory = self.directory_of(shown, known.parent, &id, position)?;
+        let noted = directory.as_ref().and_then(|directory| directory.size(position as usize));
+        let Some(size) = noted.map_or_else(|| self.known_size(&id), |size| Ok(Some(size)))? else { return Ok(None) };
+        if let Some(directory) = directory {
+            directory.learn(position as usize, size);
+        }
+        attr(shown, ino, known.what, size).map(Some)
+    }
+
+    /// The base's directory in which `id` is at `position`; `None` once the base has moved on.
+    pub(super) fn directory_of(
+        &self,
+        shown: &Shown,
+        parent: Ino,
+        id: &ObjectId,
+        position: u32,
+    ) -> Result<Option<Arc<Directory>>, Errno> {
+        let directory = self.directory(shown, parent)?;
+        Ok(directory.filter(|directory| {
+            directory.listing().get(position as usize).is_some_and(|entry| entry.id == *id)
+        }))
+    }
+
+    /// The blob that `ino` shows, or the plain file.
+    pub(super) fn bytes_of(&self, shown: &Shown, ino: Ino) -> Result<Bytes, Errno> {
+        if let Some(node) = shown.overlay.node(ino)? {
+            return match &node.content {
+                Content::File(number) => Ok(Bytes::File(*number)),
+                Content::Blob(id) => Ok(Bytes::Blob(*id)),
+                Content::Target(target) => Ok(Bytes::Held(target.to_vec())),
+                _ if node.is_directory() => Err(Errno::EISDIR),
+                _ => Err(Errno::EINVAL),
+            };
+        }
+        match self.inodes.what(ino).ok_or(Errno::ESTALE)? {
+            What::Gitfile => Ok(Bytes::Held(shown.gitfile.clone())),
+            What::Directory { .. } | What::Gitlink { .. } => Err(Errno::EISDIR),
+            What::Blob { id, .. } => Ok(Bytes::Blob(id)),
+            What::Overlay => Err(Errno::ESTALE),
+        }
     }
 
     /// Up to `len` bytes of `ino` from `offset`; fewer only at its end.
     pub fn read(self: &Arc<Self>, shown: &Arc<Shown>, ino: Ino, offset: u64, len: usize) -> Answer<Vec<u8>> {
         let begun = Instant::now();
-        let Some(what) = self.inodes.what(ino) else { return Answer::Ready(Err(Errno::ESTALE)) };
-        let id = match what {
-            What::Gitfile => return Answer::Ready(Ok(slice(&shown.gitfile, offset, len))),
-            What::Directory { .. } | What::Gitlink { .. } => return Answer::Ready(Err(Errno::EISDIR)),
-            What::Blob { id, .. } => id,
+        let id = match self.bytes_of(shown, ino) {
+            Ok(Bytes::Blob(id)) => id,
+            Ok(Bytes::Held(bytes)) => return Answer::Ready(Ok(slice(&bytes, offset, len))),
+            Ok(Bytes::File(number)) => {
+                return Answer::Ready(shown.overlay.read(number, offset, len).map_err(Errno::from));
+            }
+            Err(errno) => return Answer::Ready(Err(errno)),
         };
         match self.store.read_at(&id, offset, len) {
             Ok(Some(bytes)) => {
@@ -257,7 +348,7 @@ impl Fs {
                 self.metrics.misses.inc();
                 let (fs, shown) = (Arc::clone(self), Arc::clone(shown));
                 Answer::wait(async move {
-                    let result = fs.hydrated(&shown, ino, offset, len).await;
+                    let result = fs.hydrated(&shown, ino, id, offset, len).await;
                     fs.metrics.read_seconds.observe(begun.elapsed().as_secs_f64());
                     result
                 })
@@ -269,23 +360,38 @@ impl Fs {
         }
     }
 
-    /// Hydrates `ino` and reads it.
-    async fn hydrated(&self, shown: &Shown, ino: Ino, offset: u64, len: usize) -> Result<Vec<u8>, Errno> {
-        let node = self.inodes.get(ino).ok_or(Errno::ESTALE)?;
-        let What::Blob { id, position, .. } = node.what else { return Err(Errno::EINVAL) };
-        let directory = self.directory(shown, node.parent)?.ok_or(Errno::ESTALE)?;
-        let position = position as usize;
-        let companions = match shown.prefetch {
-            Prefetch::Off => Vec::new(),
-            Prefetch::OnRead | Prefetch::OnList => self.companions(&directory, position, |_| true),
+    /// Hydrates `id`, which `ino` shows, and reads it.
+    pub(super) async fn hydrated(
+        &self,
+        shown: &Shown,
+        ino: Ino,
+        id: ObjectId,
+        offset: u64,
+        len: usize,
+    ) -> Result<Vec<u8>, Errno> {
+        let place = match self.inodes.get(ino) {
+            Some(known) => match known.what {
+                What::Blob { position, .. } => {
+                    let directory = self.directory_of(shown, known.parent, &id, position)?;
+                    directory.map(|directory| (directory, position as usize))
+                }
+                _ => None,
+            },
+            None => None,
         };
-        let want = Want { id, size: directory.size(position) };
+        let companions = match (shown.prefetch, &place) {
+            (Prefetch::Off, _) | (_, None) => Vec::new(),
+            (_, Some((directory, position))) => self.companions(directory, *position, |_| true),
+        };
+        let want = Want { id, size: place.as_ref().and_then(|(directory, position)| directory.size(*position)) };
         let path = self.label(shown, ino);
         // A stored object can be damaged or evicted before it is read; once more is enough, twice would hide a fault.
         for _ in 0..2 {
             match shown.hydrator.hydrate(want, &path, shown.owner, &companions).wait().await {
                 Ok(Landed::Bytes(bytes)) => {
-                    directory.learn(position, bytes.len() as u64);
+                    if let Some((directory, position)) = &place {
+                        directory.learn(*position, bytes.len() as u64);
+                    }
                     return Ok(slice(&bytes, offset, len));
                 }
                 Ok(Landed::Stored) => {
@@ -304,10 +410,15 @@ impl Fs {
 
     /// The target of the symlink `ino`.
     pub fn readlink(self: &Arc<Self>, shown: &Arc<Shown>, ino: Ino) -> Answer<Vec<u8>> {
-        match self.inodes.what(ino) {
-            Some(What::Blob { kind: EntryKind::Symlink, .. }) => {}
-            Some(_) => return Answer::Ready(Err(Errno::EINVAL)),
-            None => return Answer::Ready(Err(Errno::ESTALE)),
+        let node = match shown.overlay.node(ino) {
+            Ok(node) => node,
+            Err(error) => return Answer::Ready(Err(error.into())),
+        };
+        match (node, self.inodes.what(ino)) {
+            (Some(node), _) if node.is_symlink() => {}
+            (None, Some(What::Blob { kind: EntryKind::Symlink, .. })) => {}
+            (None, None) => return Answer::Ready(Err(Errno::ESTALE)),
+            _ => return Answer::Ready(Err(Errno::EINVAL)),
         }
         let checked = |target: Vec<u8>| {
             if target.len() > TARGET_MAX { Err(Errno::ENAMETOOLONG) } else { Ok(target) }
@@ -328,83 +439,135 @@ impl Fs {
         offset: u64,
         mut add: impl FnMut(&Listed<'_>) -> bool,
     ) -> Result<(), Errno> {
-        let directory = self.directory(shown, ino)?;
         let parent = if ino == Ino::ROOT { ino } else { self.inodes.get(ino).ok_or(Errno::ESTALE)?.parent };
         for (at, name, number) in [(0, &b"."[..], ino), (1, b"..", parent)] {
-            let dot = Listed { ino: number, kind: EntryKind::Directory, name, next: at + 1, what: None, place: None };
+            let dot = Listed { ino: number, mode: libc::S_IFDIR, name, next: at + 1, source: Source::Dot };
             if offset <= at && !add(&dot) {
                 return Ok(());
             }
         }
-        let Some(directory) = directory else { return Ok(()) };
-        if offset == 0 && shown.prefetch == Prefetch::OnList {
-            Self::listed_ahead(shown, &directory);
-        }
-        let count = directory.listing().len();
-        let first = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
-        for position in first..count {
-            let Some(entry) = directory.listing().get(position) else { break };
-            if entry.name.len() > NAME_MAX {
-                continue;
-            }
-            let listed = Listed {
-                ino: Ino::of(ino, entry.name, entry.kind, &entry.id),
-                kind: entry.kind,
-                name: entry.name,
-                next: position as u64 + 3,
-                what: Some(what_of(entry.kind, entry.id, position)),
-                place: Some((&directory, position)),
-            };
-            if !add(&listed) {
+        if let Some(rows) = shown.overlay.rows(&shown.view, &self.inodes, ino)? {
+            let first = rows.rows.partition_point(|row| row.cookie + 3 <= offset);
+            if !Self::list_changed(shown, ino, &rows, first, &mut add) {
                 return Ok(());
             }
+        } else if let Some(directory) = self.directory(shown, ino)? {
+            if offset == 0 && shown.prefetch == Prefetch::OnList {
+                Self::listed_ahead(shown, &directory);
+            }
+            let first = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
+            for position in first..directory.listing().len() {
+                if !Self::list_base(shown, ino, &directory, position, &mut add) {
+                    return Ok(());
+                }
+            }
         }
-        if ino == Ino::ROOT && first <= count {
-            let git = Listed {
-                ino: Ino::synthetic(ino, b".git"),
-                kind: EntryKind::File,
-                name: b".git",
-                next: count as u64 + 3,
-                what: Some(What::Gitfile),
-                place: None,
-            };
+        if ino == Ino::ROOT && offset < LAST {
+            let number = Ino::synthetic(ino, b".git");
+            let git = Listed { ino: number, mode: libc::S_IFREG, name: b".git", next: LAST, source: Source::Gitfile };
             add(&git);
         }
         Ok(())
     }
 
+    /// Lists the rows of a changed directory from `first` on; false when `add` had enough.
+    fn list_changed(
+        shown: &Shown,
+        ino: Ino,
+        rows: &Rows,
+        first: usize,
+        add: &mut impl FnMut(&Listed<'_>) -> bool,
+    ) -> bool {
+        rows.rows[first..].iter().all(|row| match (&row.what, &rows.base) {
+            (RowKind::Base(position), Some(directory)) => Self::list_base(shown, ino, directory, *position, add),
+            (RowKind::Base(_), None) => true,
+            (RowKind::Bound { name, ino, kind }, _) => {
+                let mode = u32::from(*kind) << 12;
+                add(&Listed { ino: *ino, mode, name, next: row.cookie + 3, source: Source::Bound })
+            }
+        })
+    }
+
+    fn list_base(
+        shown: &Shown,
+        ino: Ino,
+        directory: &Directory,
+        position: usize,
+        add: &mut impl FnMut(&Listed<'_>) -> bool,
+    ) -> bool {
+        let Some(entry) = directory.listing().get(position) else { return true };
+        if entry.name.len() > NAME_MAX {
+            return true;
+        }
+        let what = what_of(shown, entry.kind, entry.id, position);
+        add(&Listed {
+            ino: Ino::of(ino, entry.name, entry.kind, &entry.id),
+            mode: base_mode(entry.kind),
+            name: entry.name,
+            next: position as u64 + 3,
+            source: Source::Base { directory, position, what },
+        })
+    }
+
     /// Attributes of a listed entry. The caller counts the look-up with
     /// [`Self::count`] when the kernel was given it.
-    pub fn listed(shown: &Shown, listed: &Listed<'_>) -> Result<Found, Errno> {
-        let size = listed.place.map_or(Some(0), |(directory, position)| directory.size(position));
-        let attr = match listed.what {
-            // `.` and `..`: the kernel takes nothing but the number and the type.
-            None => Attr { ino: listed.ino, kind: listed.kind, size: 0, nlink: 2, time: shown.time },
-            Some(what) => attr(shown, listed.ino, what, size.unwrap_or(0))?,
-        };
-        Ok(Found { attr, sized: size.is_some() })
+    pub fn listed(&self, shown: &Shown, listed: &Listed<'_>) -> Result<Found, Errno> {
+        Ok(match listed.source {
+            // The kernel takes nothing but the number and the type.
+            Source::Dot => {
+                let attr = Attr::base(listed.ino, EntryKind::Directory, 0, 2, shown.overlay.defaults());
+                Found { attr, sized: true }
+            }
+            Source::Gitfile => Found { attr: gitfile_attr(shown, listed.ino), sized: true },
+            Source::Base { directory, position, what } => {
+                let size = directory.size(position);
+                Found { attr: attr(shown, listed.ino, what, size.unwrap_or(0))?, sized: size.is_some() }
+            }
+            Source::Bound => {
+                let node = shown.overlay.node(listed.ino)?.ok_or(Errno::ESTALE)?;
+                self.found(shown, listed.ino, &node)?
+            }
+        })
     }
 
     /// Counts a look-up of an entry given to the kernel by a listing of `parent`.
-    pub fn count(&self, parent: Ino, listed: &Listed<'_>) {
-        if let Some(what) = listed.what {
-            self.inodes.look_up(listed.ino, parent, listed.name, what);
+    pub fn count(&self, shown: &Shown, parent: Ino, listed: &Listed<'_>) {
+        match listed.source {
+            Source::Dot => {}
+            Source::Gitfile => drop(self.inodes.look_up(listed.ino, parent, listed.name, What::Gitfile)),
+            Source::Base { what, .. } => drop(self.inodes.look_up(listed.ino, parent, listed.name, what)),
+            Source::Bound => {
+                let directory = listed.mode == libc::S_IFDIR;
+                let what = if directory { unknown_tree() } else { What::Overlay };
+                self.inodes.look_up_bound(listed.ino, parent, listed.name, what);
+            }
         }
+        let _ = shown;
     }
 
     /// Whether the number of a listed entry is free or its own; where it is not, `lookup` finds the right one.
     pub fn owns_number(&self, parent: Ino, listed: &Listed<'_>) -> bool {
-        self.inodes.is_free_for(listed.ino, parent, listed.name)
+        matches!(listed.source, Source::Bound) || self.inodes.is_free_for(listed.ino, parent, listed.name)
     }
 
     /// The value of the extended attribute `name`; never hydrates.
     pub fn getxattr(&self, shown: &Shown, ino: Ino, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        let node = shown.overlay.node(ino)?;
+        if !name.starts_with(OWN_XATTRS) {
+            let node = node.ok_or(Errno::ENODATA)?;
+            let place = node.xattrs.binary_search_by(|(known, _)| (**known).cmp(name));
+            return place.map(|at| node.xattrs[at].1.to_vec()).map_err(|_| Errno::ENODATA);
+        }
         let what = if ino == Ino::ROOT { root(shown) } else { self.inodes.what(ino).ok_or(Errno::ESTALE)? };
-        let (id, blob) = match what {
-            What::Directory { tree } => (tree, false),
-            What::Gitlink { id } => (id, false),
-            What::Blob { id, .. } => (id, true),
-            What::Gitfile => return Err(Errno::ENODATA),
+        let (id, blob) = match (node.as_deref().map(|node| &node.content), what) {
+            (Some(Content::Tree(id)), _) => (*id, false),
+            (Some(Content::Blob(id)), _) => (*id, true),
+            (Some(Content::Base) | None, What::Directory { .. }) => {
+                (shown.overlay.tree(&shown.view, &self.inodes, ino)?.ok_or(Errno::ENODATA)?, false)
+            }
+            (None, What::Gitlink { id }) => (id, false),
+            (None, What::Blob { id, .. }) => (id, true),
+            _ => return Err(Errno::ENODATA),
         };
         match name {
             b"user.larder.oid" => Ok(id.to_string().into_bytes()),
@@ -419,14 +582,23 @@ impl Fs {
     }
 
     /// Names of the extended attributes of `ino`, each ended by NUL.
-    pub fn listxattr(&self, ino: Ino) -> Result<&'static [u8], Errno> {
-        if ino == Ino::ROOT {
-            return Ok(XATTRS);
+    pub fn listxattr(&self, shown: &Shown, ino: Ino) -> Result<Vec<u8>, Errno> {
+        let mut names = Vec::new();
+        match shown.overlay.node(ino)? {
+            Some(node) => {
+                if matches!(node.content, Content::Tree(_) | Content::Blob(_) | Content::Base) {
+                    names.extend_from_slice(XATTRS);
+                }
+                for (name, _) in &node.xattrs {
+                    names.extend_from_slice(name);
+                    names.push(0);
+                }
+            }
+            None if ino == Ino::ROOT => names.extend_from_slice(XATTRS),
+            None if self.inodes.what(ino).ok_or(Errno::ESTALE)? == What::Gitfile => {}
+            None => names.extend_from_slice(XATTRS),
         }
-        match self.inodes.what(ino).ok_or(Errno::ESTALE)? {
-            What::Gitfile => Ok(b""),
-            _ => Ok(XATTRS),
-        }
+        Ok(names)
     }
 
     /// The disk that holds the cache: what is free there is what can still be hydrated.
@@ -439,49 +611,74 @@ impl Fs {
         [shown.root.as_os_str().as_bytes(), b"/", &self.inodes.path(ino)].concat()
     }
 
-    /// The directory `ino` is; `None` for one without entries (a gitlink).
+    /// What the base has in the directory `ino`; `None` for one that shows nothing of the base.
     pub(super) fn directory(&self, shown: &Shown, ino: Ino) -> Result<Option<Arc<Directory>>, Errno> {
-        let what = if ino == Ino::ROOT { root(shown) } else { self.inodes.what(ino).ok_or(Errno::ESTALE)? };
-        match what {
-            What::Directory { tree } => shown.view.directory(&tree).map(Some).map_err(|error| {
-                tracing::error!(tree = %tree, "{error}");
-                (&error).into()
-            }),
-            What::Gitlink { .. } => Ok(None),
-            What::Blob { .. } | What::Gitfile => Err(Errno::ENOTDIR),
-        }
+        Ok(shown.overlay.base(&shown.view, &self.inodes, ino)?)
     }
 }
 
-fn root(shown: &Shown) -> What {
-    What::Directory { tree: shown.view.generation().tree.0 }
+/// Where the bytes of a file come from.
+pub(super) enum Bytes {
+    /// A blob of the store, hydrated where it is missing.
+    Blob(ObjectId),
+    /// A plain file of the overlay.
+    File(u64),
+    /// These.
+    Held(Vec<u8>),
 }
 
-fn what_of(kind: EntryKind, id: ObjectId, position: usize) -> What {
+fn root(shown: &Shown) -> What {
+    let generation = shown.view.generation();
+    What::Directory { tree: Some(generation.tree.0), generation: generation.generation.0 }
+}
+
+fn what_of(shown: &Shown, kind: EntryKind, id: ObjectId, position: usize) -> What {
     match kind {
-        EntryKind::Directory => What::Directory { tree: id },
+        EntryKind::Directory => {
+            What::Directory { tree: Some(id), generation: shown.view.generation().generation.0 }
+        }
         EntryKind::Gitlink => What::Gitlink { id },
         // A packed listing counts its entries in 32 bits.
         _ => What::Blob { kind, id, position: u32::try_from(position).unwrap_or(u32::MAX) },
     }
 }
 
+/// What an inode of the overlay is to the table of inodes.
+pub(super) fn bound(node: &Node) -> What {
+    if node.is_directory() { unknown_tree() } else { What::Overlay }
+}
+
+/// A directory whose tree is looked up when it is needed: no generation has the number 0.
+fn unknown_tree() -> What {
+    What::Directory { tree: None, generation: 0 }
+}
+
 fn attr(shown: &Shown, ino: Ino, what: What, size: u64) -> Result<Attr, Errno> {
     let (kind, size, nlink) = match what {
-        What::Directory { tree } => {
-            let directory = shown.view.directory(&tree).map_err(|error| Errno::from(&error))?;
-            (EntryKind::Directory, 4096, directory.listing().directories().saturating_add(2))
+        What::Directory { tree, .. } => {
+            let subdirectories = match tree {
+                Some(tree) => {
+                    let directory = shown.view.directory(&tree).map_err(|error| Errno::from(&error))?;
+                    directory.listing().directories()
+                }
+                None => 0,
+            };
+            (EntryKind::Directory, 4096, subdirectories.saturating_add(2))
         }
         What::Gitlink { .. } => (EntryKind::Gitlink, 4096, 2),
         What::Blob { kind, .. } => (kind, size, 1),
         What::Gitfile => return Ok(gitfile_attr(shown, ino)),
+        What::Overlay => return Err(Errno::ESTALE),
     };
-    Ok(Attr { ino, kind, size, nlink, time: shown.time })
+    Ok(Attr::base(ino, kind, size, nlink, shown.overlay.defaults()))
 }
 
 fn gitfile_attr(shown: &Shown, ino: Ino) -> Attr {
-    Attr { ino, kind: EntryKind::File, size: shown.gitfile.len() as u64, nlink: 1, time: shown.time }
+    Attr::base(ino, EntryKind::File, shown.gitfile.len() as u64, 1, shown.overlay.defaults())
 }
+
+/// Where a listing goes on after its last name, the root's `.git`.
+const LAST: u64 = 1 << 62;
 
 fn slice(bytes: &[u8], offset: u64, len: usize) -> Vec<u8> {
     let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());

@@ -1,0 +1,1 @@
+//! Settling: what became again what the base says is no change any more.
