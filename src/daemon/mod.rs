@@ -15,6 +15,7 @@ pub mod mounting;
 pub mod overlay;
 pub mod prepare;
 pub mod protocol;
+pub mod reconcile;
 pub mod server;
 pub mod status;
 pub mod warm;

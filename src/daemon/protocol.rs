@@ -72,6 +72,7 @@ pub enum Request {
     Shutdown,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 /// `larder mount`, arguments checked by the client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MountRequest {

@@ -69,6 +69,8 @@ impl Daemon {
             let tree = shown.view.generation().tree.0;
             // What was read a moment ago is to be counted.
             shown.hydrator.settle(SETTLE_LIMIT);
+            self.settle(live)?;
+            status.overlay_entries = shown.overlay.count(&shown.view, live.fs().inodes())?;
             (status.hydrated_objects, status.hydrated_bytes) =
                 hydrated(&self.store, tree).map_err(|error| Failure::new(FailureClass::Other, error.to_string()))?;
             let (queued, sent) = shown.hydrator.backlog();

@@ -37,6 +37,19 @@ pub fn publish(
         store.put_workspace(workspace)?;
         return Ok(current);
     }
+    let record = next(store, workspace, commit, origin, now)?;
+    store.publish(&record, workspace)?;
+    Ok(record)
+}
+
+/// The generation after the last one of `workspace`, which says so then; nothing is written.
+pub fn next(
+    store: &Store,
+    workspace: &mut Workspace,
+    commit: &Commit,
+    origin: &str,
+    now: i64,
+) -> Result<GenerationRecord, IndexError> {
     let last = store.generations(workspace.id)?.last().map_or(0, |row| row.generation.0);
     let record = GenerationRecord {
         workspace: workspace.id,
@@ -50,6 +63,5 @@ pub fn publish(
     };
     workspace.current = Some(record.generation);
     workspace.base_time.get_or_insert(commit.time);
-    store.publish(&record, workspace)?;
     Ok(record)
 }

@@ -90,18 +90,19 @@ struct Cache {
     young_bytes: usize,
 }
 
-/// The base that a workspace shows: one generation, immutable.
+/// The base that a workspace shows: one generation, immutable. Clones share what is cached.
+#[derive(Clone)]
 pub struct View {
     store: Store,
     generation: GenerationRecord,
     // Guards the cache alone; never held while the store is asked.
-    cache: Mutex<Cache>,
+    cache: Arc<Mutex<Cache>>,
 }
 
 impl View {
     /// The view of `generation`.
     pub fn new(store: Store, generation: GenerationRecord) -> Self {
-        Self { store, generation, cache: Mutex::default() }
+        Self { store, generation, cache: Arc::default() }
     }
 
     /// What it shows.

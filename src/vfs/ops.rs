@@ -59,6 +59,7 @@ impl<T> Answer<T> {
 }
 
 /// What a prepared workspace shows.
+#[derive(Clone)]
 pub struct Shown {
     /// The generation.
     pub view: View,
@@ -214,21 +215,21 @@ impl Fs {
                 Ok(Found { attr: attr(shown, ino, what, size.unwrap_or(0))?, sized: size.is_some() })
             }
             Place::Bound { ino, node } => {
-                let found = self.found(shown, ino, &node)?;
+                let found = self.weighed(shown, ino)?.ok_or(Errno::ENOENT)?;
                 self.inodes.look_up_bound(ino, parent, name, bound(&node));
                 Ok(found)
             }
         }
     }
 
-    /// Attributes of something that was changed or made, as far as they are known.
-    pub(super) fn found(&self, shown: &Shown, ino: Ino, node: &Node) -> Result<Found, Errno> {
-        let measured = shown.overlay.measure(node)?;
+    /// Attributes of something that was changed or made, as far as they are known; `None`: `ino` is as the base has it.
+    pub(super) fn weighed(&self, shown: &Shown, ino: Ino) -> Result<Option<Found>, Errno> {
+        let Some((node, measured)) = shown.overlay.weigh(ino)? else { return Ok(None) };
         let size = match (&node.content, measured) {
             (Content::Blob(id), None) => self.known_size(id)?,
             _ => Some(0),
         };
-        Ok(Found { attr: Attr::node(ino, node, measured, size.unwrap_or(0)), sized: size.is_some() })
+        Ok(Some(Found { attr: Attr::node(ino, &node, measured, size.unwrap_or(0)), sized: size.is_some() }))
     }
 
     /// The kernel forgot `count` look-ups of `ino`.
@@ -251,8 +252,8 @@ impl Fs {
                 Answer::wait(async move {
                     // Not looked up again: others may drop what is cached of the directory meanwhile.
                     let size = fs.resolve_size(&shown, ino).await?;
-                    if let Some(node) = shown.overlay.node(ino)? {
-                        return Ok(Attr::node(ino, &node, shown.overlay.measure(&node)?, size));
+                    if let Some((node, measured)) = shown.overlay.weigh(ino)? {
+                        return Ok(Attr::node(ino, &node, measured, size));
                     }
                     let what = fs.inodes.what(ino).ok_or(Errno::ESTALE)?;
                     attr(&shown, ino, what, size)
@@ -263,16 +264,15 @@ impl Fs {
 
     /// Attributes of `ino` with whatever size is known of it, for a caller that does not look at sizes.
     pub fn attr_without_size(&self, shown: &Shown, ino: Ino) -> Result<Attr, Errno> {
-        if let Some(node) = shown.overlay.node(ino)? {
-            return Ok(self.found(shown, ino, &node)?.attr);
+        if let Some(found) = self.weighed(shown, ino)? {
+            return Ok(found.attr);
         }
         attr(shown, ino, self.inodes.what(ino).ok_or(Errno::ESTALE)?, 0)
     }
 
     /// Attributes of `ino` when its size is known.
     pub(super) fn getattr_now(&self, shown: &Shown, ino: Ino) -> Result<Option<Attr>, Errno> {
-        if let Some(node) = shown.overlay.node(ino)? {
-            let found = self.found(shown, ino, &node)?;
+        if let Some(found) = self.weighed(shown, ino)? {
             return Ok(found.sized.then_some(found.attr));
         }
         if ino == Ino::ROOT {
@@ -309,7 +309,7 @@ impl Fs {
     pub(super) fn bytes_of(&self, shown: &Shown, ino: Ino) -> Result<Bytes, Errno> {
         if let Some(node) = shown.overlay.node(ino)? {
             return match &node.content {
-                Content::File(number) => Ok(Bytes::File(*number)),
+                Content::File(_) => Ok(Bytes::File),
                 Content::Blob(id) => Ok(Bytes::Blob(*id)),
                 Content::Target(target) => Ok(Bytes::Held(target.to_vec())),
                 _ if node.is_directory() => Err(Errno::EISDIR),
@@ -330,9 +330,12 @@ impl Fs {
         let id = match self.bytes_of(shown, ino) {
             Ok(Bytes::Blob(id)) => id,
             Ok(Bytes::Held(bytes)) => return Answer::Ready(Ok(slice(&bytes, offset, len))),
-            Ok(Bytes::File(number)) => {
-                return Answer::Ready(shown.overlay.read(number, offset, len).map_err(Errno::from));
-            }
+            Ok(Bytes::File) => match shown.overlay.read(ino, offset, len) {
+                Ok(Some(bytes)) => return Answer::Ready(Ok(bytes)),
+                // It became a blob again just now.
+                Ok(None) => return self.read(shown, ino, offset, len),
+                Err(error) => return Answer::Ready(Err(error.into())),
+            },
             Err(errno) => return Answer::Ready(Err(errno)),
         };
         match self.store.read_at(&id, offset, len) {
@@ -524,8 +527,7 @@ impl Fs {
                 Found { attr: attr(shown, listed.ino, what, size.unwrap_or(0))?, sized: size.is_some() }
             }
             Source::Bound => {
-                let node = shown.overlay.node(listed.ino)?.ok_or(Errno::ESTALE)?;
-                self.found(shown, listed.ino, &node)?
+                self.weighed(shown, listed.ino)?.ok_or(Errno::ESTALE)?
             }
         })
     }
@@ -622,7 +624,7 @@ pub(super) enum Bytes {
     /// A blob of the store, hydrated where it is missing.
     Blob(ObjectId),
     /// A plain file of the overlay.
-    File(u64),
+    File,
     /// These.
     Held(Vec<u8>),
 }

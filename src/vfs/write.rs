@@ -60,7 +60,7 @@ impl Fs {
     /// Gives `ino` another name and counts a look-up of it.
     pub fn link(&self, shown: &Shown, ino: Ino, parent: Ino, name: &[u8]) -> Result<Found, Errno> {
         let node = shown.overlay.link(&shown.view, &self.inodes, ino, parent, name)?;
-        let found = self.found(shown, ino, &node)?;
+        let found = self.weighed(shown, ino)?.ok_or(Errno::ESTALE)?;
         self.inodes.look_up_bound(ino, parent, name, bound(&node));
         Ok(found)
     }
@@ -105,8 +105,8 @@ impl Fs {
             Ok(false) => {
                 let (fs, shown) = (Arc::clone(self), Arc::clone(shown));
                 Answer::wait(async move {
-                    fs.copy_up(&shown, ino).await?;
-                    shown.overlay.truncate(&fs.inodes, ino, wanted.size.unwrap_or(0))?;
+                    let size = wanted.size.unwrap_or(0);
+                    fs.with_own_bytes(&shown, ino, |overlay| Ok(overlay.truncate(&fs.inodes, ino, size)?)).await?;
                     fs.finish_setattr(&shown, ino, &wanted)
                 })
             }
@@ -120,7 +120,7 @@ impl Fs {
             return Err(Errno::EISDIR);
         }
         match self.bytes_of(shown, ino)? {
-            Bytes::File(_) => shown.overlay.truncate(&self.inodes, ino, size)?,
+            Bytes::File => return Ok(shown.overlay.truncate(&self.inodes, ino, size)?),
             Bytes::Held(_) => return Err(Errno::EINVAL),
             Bytes::Blob(_) if size == 0 => shown.overlay.empty(&shown.view, &self.inodes, ino)?,
             Bytes::Blob(_) => return Ok(false),
@@ -131,30 +131,41 @@ impl Fs {
     fn finish_setattr(&self, shown: &Shown, ino: Ino, wanted: &Wanted) -> Result<Found, Errno> {
         let Set { mode, uid, gid, atime, mtime } = wanted.set;
         let nothing = mode.is_none() && uid.is_none() && gid.is_none() && atime.is_none() && mtime.is_none();
-        let node = if nothing {
-            shown.overlay.node(ino)?.ok_or(Errno::ESTALE)?
-        } else {
-            shown.overlay.set(&shown.view, &self.inodes, ino, &wanted.set)?
-        };
-        self.found(shown, ino, &node)
+        if !nothing {
+            shown.overlay.set(&shown.view, &self.inodes, ino, &wanted.set)?;
+        }
+        self.weighed(shown, ino)?.ok_or(Errno::ESTALE)
     }
 
     /// Writes `bytes` at `offset`.
     pub fn write(self: &Arc<Self>, shown: &Arc<Shown>, ino: Ino, offset: u64, bytes: &[u8]) -> Answer<()> {
-        match self.bytes_of(shown, ino) {
-            Ok(Bytes::File(_)) => {
-                Answer::Ready(shown.overlay.write(&self.inodes, ino, offset, bytes).map_err(Errno::from))
-            }
-            Ok(Bytes::Held(_)) => Answer::Ready(Err(Errno::EINVAL)),
-            Err(errno) => Answer::Ready(Err(errno)),
-            Ok(Bytes::Blob(_)) => {
+        match shown.overlay.write(&self.inodes, ino, offset, bytes) {
+            Ok(true) => Answer::Ready(Ok(())),
+            Ok(false) => {
                 let (fs, shown, bytes) = (Arc::clone(self), Arc::clone(shown), bytes.to_vec());
                 Answer::wait(async move {
-                    fs.copy_up(&shown, ino).await?;
-                    Ok(shown.overlay.write(&fs.inodes, ino, offset, &bytes)?)
+                    fs.with_own_bytes(&shown, ino, |overlay| Ok(overlay.write(&fs.inodes, ino, offset, &bytes)?)).await
                 })
             }
+            Err(error) => Answer::Ready(Err(error.into())),
         }
+    }
+
+    /// Runs `act` on a file whose bytes are taken over first; it answers false if they are not its own.
+    async fn with_own_bytes(
+        &self,
+        shown: &Shown,
+        ino: Ino,
+        act: impl Fn(&Overlay) -> Result<bool, Errno>,
+    ) -> Result<(), Errno> {
+        // Given up for an equal blob in between: once is a coincidence, not every time.
+        for _ in 0..8 {
+            self.copy_up(shown, ino).await?;
+            if act(&shown.overlay)? {
+                return Ok(());
+            }
+        }
+        Err(Errno::EIO)
     }
 
     /// fallocate(2).
@@ -169,15 +180,19 @@ impl Fs {
         let (fs, shown) = (Arc::clone(self), Arc::clone(shown));
         // Making room may take the disk a while.
         Answer::wait(async move {
-            fs.copy_up(&shown, ino).await?;
-            tokio::task::block_in_place(|| Ok(shown.overlay.allocate(&fs.inodes, ino, offset, length, mode)?))
+            let act = |overlay: &Overlay| {
+                tokio::task::block_in_place(|| Ok(overlay.allocate(&fs.inodes, ino, offset, length, mode)?))
+            };
+            fs.with_own_bytes(&shown, ino, act).await
         })
     }
 
     /// Where data or a hole begins at or after `offset` (lseek(2)).
     pub fn seek(self: &Arc<Self>, shown: &Arc<Shown>, ino: Ino, offset: u64, data: bool) -> Answer<u64> {
-        if let Ok(Bytes::File(number)) = self.bytes_of(shown, ino) {
-            return Answer::Ready(shown.overlay.seek(number, offset, data).map_err(Errno::from));
+        match shown.overlay.seek(ino, offset, data) {
+            Ok(None) => {}
+            Ok(Some(found)) => return Answer::Ready(Ok(found)),
+            Err(error) => return Answer::Ready(Err(error.into())),
         }
         // What the base has is data from the first byte to the last.
         let attr = self.getattr(shown, ino);
@@ -202,7 +217,7 @@ impl Fs {
         let outcome = {
             let _turn = turn.lock().await;
             match self.bytes_of(shown, ino)? {
-                Bytes::File(_) => Ok(()),
+                Bytes::File => Ok(()),
                 Bytes::Held(_) => Err(Errno::EINVAL),
                 Bytes::Blob(id) => self.copy_blob(shown, ino, id).await,
             }
@@ -224,6 +239,8 @@ impl Fs {
             shown.overlay.abandon(number);
             return Err(errno);
         }
+        // The workspace may show another generation by now.
+        let shown = self.shown()?.ok_or(Errno::EIO)?;
         shown.overlay.take_over(&shown.view, &self.inodes, ino, number)?;
         Ok(())
     }

@@ -33,9 +33,22 @@ pub struct Measured {
     pub ctime: Stamp,
 }
 
+/// A node, with its size and times unless those are a blob's.
+pub type Weighed = (Arc<Node>, Option<Measured>);
+
 impl Overlay {
+    /// The node of `ino` with its size and times.
+    pub fn weigh(&self, ino: Ino) -> Outcome<Option<Weighed>> {
+        // Under one lock: a file may be given up for a blob in between.
+        let state = self.state.read();
+        match state.node(ino)? {
+            Some(node) => self.measure(&node).map(|measured| Some((node, measured))),
+            None => Ok(None),
+        }
+    }
+
     /// Size and times of a node; `None` where its bytes are a blob's.
-    pub fn measure(&self, node: &Node) -> Outcome<Option<Measured>> {
+    pub(super) fn measure(&self, node: &Node) -> Outcome<Option<Measured>> {
         let plain = |size: u64| Measured {
             size,
             blocks: size.div_ceil(512),
@@ -66,8 +79,16 @@ impl Overlay {
         })
     }
 
-    /// Up to `length` bytes of file `number` from `offset`.
-    pub fn read(&self, number: u64, offset: u64, length: usize) -> Outcome<Vec<u8>> {
+    /// Up to `length` bytes of `ino` from `offset`; `None`: its bytes are not its own.
+    pub fn read(&self, ino: Ino, offset: u64, length: usize) -> Outcome<Option<Vec<u8>>> {
+        let state = self.state.read();
+        match state.node(ino)?.map(|node| node.content.clone()) {
+            Some(Content::File(number)) => self.read_file(number, offset, length).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn read_file(&self, number: u64, offset: u64, length: usize) -> Outcome<Vec<u8>> {
         let Some(file) = self.files.get(number)? else { return Ok(Vec::new()) };
         let mut bytes = vec![0; length];
         let mut filled = 0;
@@ -83,24 +104,27 @@ impl Overlay {
         Ok(bytes)
     }
 
-    /// Writes `bytes` at `offset` of `ino`, whose bytes must be its own ([`Self::owns_bytes`]).
-    pub fn write(&self, ground: &dyn Ground, ino: Ino, offset: u64, bytes: &[u8]) -> Outcome<()> {
+    /// Writes `bytes` at `offset` of `ino`; false: its bytes are not its own, and have to be taken over first.
+    pub fn write(&self, ground: &dyn Ground, ino: Ino, offset: u64, bytes: &[u8]) -> Outcome<bool> {
         self.with_file(ground, ino, |file| Ok(file.write_all_at(bytes, offset)?))
     }
 
-    /// fallocate(2) on `ino`, whose bytes must be its own.
-    pub fn allocate(&self, ground: &dyn Ground, ino: Ino, offset: u64, length: u64, mode: u32) -> Outcome<()> {
+    /// fallocate(2) on `ino`; false as for [`Self::write`].
+    pub fn allocate(&self, ground: &dyn Ground, ino: Ino, offset: u64, length: u64, mode: u32) -> Outcome<bool> {
         let flags = FallocateFlags::from_bits(mode).ok_or(OverlayError::Unsupported)?;
         self.with_file(ground, ino, |file| Ok(fallocate(file.as_fd(), flags, offset, length).map_err(io::Error::from)?))
     }
 
-    /// Sets the length of `ino`, whose bytes must be its own.
-    pub fn truncate(&self, ground: &dyn Ground, ino: Ino, size: u64) -> Outcome<()> {
+    /// Sets the length of `ino`; false as for [`Self::write`].
+    pub fn truncate(&self, ground: &dyn Ground, ino: Ino, size: u64) -> Outcome<bool> {
         self.with_file(ground, ino, |file| Ok(file.set_len(size)?))
     }
 
-    /// Where data or a hole begins at or after `offset` of file `number` (lseek(2), `SEEK_DATA` and `SEEK_HOLE`).
-    pub fn seek(&self, number: u64, offset: u64, data: bool) -> Outcome<u64> {
+    /// Where data or a hole begins at or after `offset` of `ino` (lseek(2), `SEEK_DATA` and `SEEK_HOLE`); `None`: its bytes
+    /// are not its own.
+    pub fn seek(&self, ino: Ino, offset: u64, data: bool) -> Outcome<Option<u64>> {
+        let state = self.state.read();
+        let Some(Content::File(number)) = state.node(ino)?.map(|node| node.content.clone()) else { return Ok(None) };
         // A handle of its own: the shared one's position is everybody's.
         let file = match File::open(self.files.path(number)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -109,17 +133,12 @@ impl Overlay {
             other => other?,
         };
         let whence = if data { SeekFrom::Data(offset) } else { SeekFrom::Hole(offset) };
-        Ok(seek(file.as_fd(), whence).map_err(io::Error::from)?)
-    }
-
-    /// Whether the bytes of `ino` are in a plain file already.
-    pub fn owns_bytes(&self, ino: Ino) -> Outcome<bool> {
-        Ok(matches!(self.node(ino)?, Some(node) if matches!(node.content, Content::File(_))))
+        Ok(Some(seek(file.as_fd(), whence).map_err(io::Error::from)?))
     }
 
     /// Changes the bytes of `ino` by `act`, in the journal before and covered by it after: a token is handed out either
     /// before the report, or after the bytes are there.
-    fn with_file(&self, ground: &dyn Ground, ino: Ino, act: impl FnOnce(&File) -> Outcome<()>) -> Outcome<()> {
+    fn with_file(&self, ground: &dyn Ground, ino: Ino, act: impl FnOnce(&File) -> Outcome<()>) -> Outcome<bool> {
         let mut state = self.state.read();
         if !state.reported.contains(&ino) && !state.orphans.contains_key(&ino) {
             drop(state);
@@ -127,10 +146,10 @@ impl Overlay {
             exclusive.report_write(ground, ino)?;
             state = RwLockWriteGuard::downgrade(exclusive);
         }
-        let node = state.node(ino)?.ok_or(OverlayError::Stale)?;
-        let Content::File(number) = node.content else { return Err(OverlayError::Stale) };
+        let Some(node) = state.node(ino)? else { return Ok(false) };
+        let Content::File(number) = node.content else { return Ok(false) };
         let file = self.files.create(number)?;
-        act(&file)
+        act(&file).map(|()| true)
     }
 
     /// Takes over a file whose bytes were copied into `number` ([`Self::prepare`]). Answers false when somebody else did so
@@ -194,6 +213,12 @@ impl Overlay {
         if !node.is_regular() {
             return Err(OverlayError::Invalid);
         }
+        if let Content::File(mine) = node.content {
+            // Somebody took it over meanwhile.
+            self.files.create(mine)?.set_len(0)?;
+            draft.report_links(ino)?;
+            return draft.apply();
+        }
         node.content = Content::File(number);
         node.conversion = Box::default();
         (node.mtime, node.ctime) = (now, now);
@@ -225,7 +250,7 @@ impl State {
         if self.reported.contains(&ino) || self.orphans.contains_key(&ino) {
             return Ok(());
         }
-        let node = self.log.node(ino.0)?.ok_or(OverlayError::Stale)?;
+        let Some(node) = self.log.node(ino.0)? else { return Ok(()) };
         let mut paths = Vec::with_capacity(node.links.len());
         for (parent, name) in &node.links {
             paths.push(self.path(ground, Ino(*parent), name)?.into_boxed_slice());

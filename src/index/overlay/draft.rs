@@ -72,6 +72,11 @@ impl<'a> Draft<'a> {
         }
         let Some((kind, id)) = self.ground.blob(ino) else { return self.directory(ino) };
         let (parent, name) = self.ground.place(ino).ok_or(OverlayError::Stale)?;
+        // What the kernel holds of a generation that is gone has no name to be changed under.
+        match self.find(parent, &name)? {
+            Found::Base { id: now, .. } if now == id => {}
+            _ => return Err(OverlayError::Stale),
+        }
         let mut node = self.fresh(base_mode(kind), Content::Blob(id));
         node.links = vec![(parent.0, name.clone())];
         self.directory(parent)?;
@@ -150,10 +155,6 @@ impl<'a> Draft<'a> {
         self.bindings.push((parent.0, Box::from(name), None));
     }
 
-    pub(super) fn white_out(&mut self, parent: Ino, name: &[u8]) {
-        self.bindings.push((parent.0, Box::from(name), Some(Binding::Whiteout)));
-    }
-
     /// The entries of `parent` changed: its times, and by how many the number of its subdirectories.
     pub(super) fn touch_directory(&mut self, parent: Ino, now: Stamp, subdirectories: i32) -> Outcome<()> {
         let node = self.directory(parent)?;
@@ -180,16 +181,6 @@ impl<'a> Draft<'a> {
             self.report(Ino(parent), &name, false)?;
         }
         Ok(())
-    }
-
-    /// What was drafted, taken out without applying it.
-    pub(super) fn into_change(self) -> Change {
-        Change {
-            bindings: self.bindings,
-            nodes: self.nodes.into_iter().collect(),
-            paths: self.paths,
-            ..Change::default()
-        }
     }
 
     /// Acknowledges it.

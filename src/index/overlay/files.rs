@@ -35,11 +35,9 @@ struct Open {
 }
 
 impl Files {
-    /// The files in `directory`, which is made with all it needs.
+    /// The files in `directory`, which is made where it is missing.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        for part in 0..SPREAD {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory.join(format!("{part:02x}")))?;
-        }
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let (removing, removed) = channel::<PathBuf>();
         // Ends with the sender. What it did not come to is removed at the next start.
         std::thread::Builder::new().name("remove-files".into()).spawn(move || {
@@ -76,7 +74,16 @@ impl Files {
         if let Some(file) = self.cached(number) {
             return Ok(file);
         }
-        let file = Self::options().create(true).mode(0o600).open(self.path(number))?;
+        let path = self.path(number);
+        let open = || Self::options().create(true).mode(0o600).open(&path);
+        let file = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let part = path.parent().unwrap_or(&self.directory);
+                DirBuilder::new().recursive(true).mode(0o700).create(part)?;
+                open()?
+            }
+            other => other?,
+        };
         Ok(self.keep(number, file))
     }
 
@@ -100,8 +107,8 @@ impl Files {
     /// The numbers of all files.
     pub(super) fn numbers(&self) -> io::Result<Vec<u64>> {
         let mut numbers = Vec::new();
-        for part in 0..SPREAD {
-            for entry in std::fs::read_dir(self.directory.join(format!("{part:02x}")))? {
+        for part in std::fs::read_dir(&self.directory)? {
+            for entry in std::fs::read_dir(part?.path())? {
                 numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
             }
         }

@@ -18,6 +18,7 @@ mod draft;
 pub mod files;
 pub mod listing;
 pub mod names;
+pub mod reconcile;
 pub mod rename;
 pub mod settle;
 
@@ -272,19 +273,19 @@ impl Overlay {
         self.state.read().log.is_pristine()
     }
 
-    /// Removes plain files that no inode has: what a killed process had just made, or was about to remove.
+    /// Removes plain files that no inode has: what a killed process had just made, or was about to remove. Those that one
+    /// has may be equal to the base.
     fn remove_strays(&self) -> Outcome<()> {
-        let numbers = self.files.numbers()?;
-        if numbers.is_empty() {
-            return Ok(());
-        }
-        let state = self.state.read();
+        let mut guard = self.state.write();
+        let state = &mut *guard;
         let mut used = HashSet::new();
         for ino in state.log.inodes()? {
             if let Some(Content::File(number)) = state.log.node(ino)?.map(|node| node.content.clone()) {
                 used.insert(number);
+                state.unsettled.insert(Ino(ino));
             }
         }
+        let numbers = self.files.numbers()?;
         for number in numbers.into_iter().filter(|number| !used.contains(number)) {
             self.files.remove_now(number);
         }

@@ -1,1 +1,311 @@
 //! Settling: what became again what the base says is no change any more.
+//!
+//! A file equal to the base's gives up its bytes for the blob, which goes into the cache if it is not there. It keeps its
+//! inode and its times, so nobody notices: not who has it open, not `make`, not Git.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+
+use gix::ObjectId;
+
+use super::{Found, Ground, Overlay, Outcome, State};
+use crate::index::ino::Ino;
+use crate::index::view::View;
+use crate::store::overlay::{Binding, Change, Content, Name, Node};
+use crate::store::{Batch, EntryKind, Store};
+
+/// Larger files are compared only when the cache has the blob: it is not put in from here.
+const STORED_BYTES: u64 = 64 << 20;
+
+/// A path that is not as the base has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Relative to the root.
+    pub path: Vec<u8>,
+    /// What the base has there.
+    pub base: Option<(EntryKind, ObjectId)>,
+    /// What is there now.
+    pub now: Option<Now>,
+}
+
+/// What is at a path that was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Now {
+    /// A file or symlink of this kind, with that object id.
+    Blob(EntryKind, ObjectId),
+    /// A directory without entries.
+    Directory,
+    /// What a Git tree can't hold.
+    Other,
+}
+
+impl Overlay {
+    /// Compares what changed lately with the base of `view`, whose blobs are in `store`.
+    pub fn settle(&self, store: &Store, view: &View, ground: &dyn Ground) -> Outcome<()> {
+        let candidates = std::mem::take(&mut self.state.write().unsettled);
+        for ino in candidates {
+            self.settle_file(store, view, ground, ino)?;
+        }
+        self.normalize(view, ground)
+    }
+
+    fn settle_file(&self, store: &Store, view: &View, ground: &dyn Ground, ino: Ino) -> Outcome<()> {
+        let Some((number, id)) = self.candidate(store, view, ground, ino)? else { return Ok(()) };
+        let Some(file) = self.files.get(number)? else { return Ok(()) };
+        let equal = compare(store, &file, &id)?;
+        if let Compared::Missing(bytes) = &equal {
+            let mut batch = Batch::default();
+            batch.blob(id, bytes);
+            // Durable before the file goes: a commit that was never pushed is nowhere else.
+            store.commit_durably(batch)?;
+        }
+        if matches!(equal, Compared::Different) {
+            return Ok(());
+        }
+        let mut state = self.state.write();
+        // Written to while it was read: it is looked at again next time.
+        if state.reported.contains(&ino) {
+            state.unsettled.insert(ino);
+            return Ok(());
+        }
+        let Some(node) = state.log.node(ino.0)?.filter(|node| node.content == Content::File(number)) else {
+            return Ok(());
+        };
+        let measured = self.measure(&node)?;
+        let mut node = Node::clone(&node);
+        if let Some(measured) = measured {
+            (node.atime, node.mtime, node.ctime) = (measured.atime, measured.mtime, measured.ctime);
+        }
+        node.content = Content::Blob(id);
+        state.log.apply(Change { nodes: vec![(ino.0, Some(node))], ..Change::default() })?;
+        self.files.remove(number);
+        Ok(())
+    }
+
+    /// The plain file of `ino` and the blob it may be equal to. From now on a write to it shows.
+    fn candidate(
+        &self,
+        store: &Store,
+        view: &View,
+        ground: &dyn Ground,
+        ino: Ino,
+    ) -> Outcome<Option<(u64, ObjectId)>> {
+        let mut state = self.state.write();
+        let Some(node) = state.log.node(ino.0)? else { return Ok(None) };
+        let (Content::File(number), [(parent, name)]) = (&node.content, node.links.as_slice()) else { return Ok(None) };
+        let Some(Found::Base { kind: EntryKind::File | EntryKind::Executable, id, .. }) =
+            state.find_base(view, ground, Ino(*parent), name)?
+        else {
+            return Ok(None);
+        };
+        let size = self.measure(&node)?.map_or(0, |measured| measured.size);
+        let known = store.sizes(&[id])?.into_iter().next().flatten();
+        if known.is_some_and(|known| known != size) {
+            return Ok(None);
+        }
+        state.reported.remove(&ino);
+        Ok(Some((*number, id)))
+    }
+
+    /// Entries that differ from the base: what `larder status` counts.
+    pub fn count(&self, view: &View, ground: &dyn Ground) -> Outcome<u64> {
+        let state = self.state.read();
+        let mut count = 0;
+        state.changed(view, ground, &mut |_, _, _| {
+            count += 1;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Every path that differs from the base, files of directories that were renamed or removed included; object ids are
+    /// computed as Git would without conversions.
+    pub fn differences(&self, view: &View, ground: &dyn Ground) -> Outcome<Vec<Difference>> {
+        let state = self.state.read();
+        let hash = view.generation().tree.0.kind();
+        let mut found = Vec::new();
+        state.changed(view, ground, &mut |path, base, node| {
+            match base {
+                Some((EntryKind::Directory, id)) => {
+                    below(view, path, &id, &mut |path, entry| {
+                        found.push(Difference { path, base: Some(entry), now: None });
+                    })?;
+                }
+                base => found.push(Difference { path: path.to_vec(), base, now: None }),
+            }
+            let Some(node) = node else { return Ok(()) };
+            let now = match &node.content {
+                Content::Tree(tree) => {
+                    below(view, path, tree, &mut |path, (kind, id)| {
+                        found.push(Difference { path, base: None, now: Some(Now::Blob(kind, id)) });
+                    })?;
+                    return Ok(());
+                }
+                Content::Blob(id) => Now::Blob(kind_of(node), *id),
+                Content::Target(target) => Now::Blob(EntryKind::Symlink, object_id(hash, &mut &target[..], target.len() as u64)?),
+                Content::File(number) => {
+                    let id = match File::open(self.files.path(*number)) {
+                        Ok(mut file) => {
+                            let length = file.metadata()?.len();
+                            object_id(hash, &mut file, length)?
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => object_id(hash, &mut io::empty(), 0)?,
+                        Err(error) => return Err(error.into()),
+                    };
+                    Now::Blob(kind_of(node), id)
+                }
+                Content::Base | Content::Empty if node.is_directory() => Now::Directory,
+                Content::Base | Content::Empty => Now::Other,
+            };
+            found.push(Difference { path: path.to_vec(), base: None, now: Some(now) });
+            Ok(())
+        })?;
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        found.dedup_by(|later, first| {
+            let same = later.path == first.path;
+            if same {
+                first.base = first.base.or(later.base);
+                first.now = first.now.take().or(later.now.take());
+            }
+            same
+        });
+        found.retain(|one| one.base.is_some() || one.now.is_some());
+        found.retain(|one| one.now.as_ref() != one.base.map(|(kind, id)| Now::Blob(kind, id)).as_ref());
+        Ok(found)
+    }
+}
+
+type Seen<'a> = dyn FnMut(&[u8], Option<(EntryKind, ObjectId)>, Option<&Node>) -> Outcome<()> + 'a;
+
+impl State {
+    /// Calls `see` with each bound path that is not as the base has it, what the base has there, and what is there now.
+    fn changed(&self, view: &View, ground: &dyn Ground, see: &mut Seen<'_>) -> Outcome<()> {
+        let mut open: Vec<(Ino, Vec<u8>)> = vec![(Ino::ROOT, Vec::new())];
+        while let Some((parent, prefix)) = open.pop() {
+            let bindings = self.log.bindings(parent.0)?;
+            if bindings.is_empty() {
+                continue;
+            }
+            let directory = self.base(view, ground, parent)?;
+            for (name, binding) in bindings {
+                let path = [&prefix[..], &name].concat();
+                let base = directory.as_ref().and_then(|directory| directory.find(&name));
+                let base = base.map(|(_, entry)| (entry.kind, entry.id));
+                let Binding::Inode { ino, .. } = binding else {
+                    see(&path, base, None)?;
+                    continue;
+                };
+                let Some(node) = self.node(Ino(ino))? else { continue };
+                if node.is_directory() {
+                    if node.content != Content::Base {
+                        see(&path, base, Some(&node))?;
+                    }
+                    open.push((Ino(ino), [&path[..], b"/"].concat()));
+                } else if !is_base(&node, base) {
+                    see(&path, base, Some(&node))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether Git would find nothing changed.
+fn is_base(node: &Node, base: Option<(EntryKind, ObjectId)>) -> bool {
+    matches!((&node.content, base), (Content::Blob(id), Some((kind, of))) if *id == of && kind_of(node) == kind)
+}
+
+/// What Git takes a node for.
+fn kind_of(node: &Node) -> EntryKind {
+    if node.is_symlink() {
+        EntryKind::Symlink
+    } else if node.mode & 0o100 != 0 {
+        EntryKind::Executable
+    } else {
+        EntryKind::File
+    }
+}
+
+/// Calls `see` with every file below a tree.
+fn below(
+    view: &View,
+    path: &[u8],
+    tree: &ObjectId,
+    see: &mut dyn FnMut(Vec<u8>, (EntryKind, ObjectId)),
+) -> Outcome<()> {
+    let mut open: Vec<(Vec<u8>, ObjectId)> = vec![(path.to_vec(), *tree)];
+    while let Some((prefix, tree)) = open.pop() {
+        let directory = view.directory(&tree)?;
+        for entry in directory.listing().iter() {
+            let path: Name = [&prefix[..], b"/", entry.name].concat().into();
+            if entry.kind == EntryKind::Directory {
+                open.push((path.into(), entry.id));
+            } else {
+                see(path.into(), (entry.kind, entry.id));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a file is to a blob.
+enum Compared {
+    /// Something else.
+    Different,
+    /// The same, and the cache has it.
+    Held,
+    /// The same, and the cache lacks it.
+    Missing(Vec<u8>),
+}
+
+/// Compares the bytes of `file` with the blob `id`.
+fn compare(store: &Store, file: &File, id: &ObjectId) -> Outcome<Compared> {
+    let length = file.metadata()?.len();
+    let held = store.contains(id)?;
+    if !held && length > STORED_BYTES {
+        return Ok(Compared::Different);
+    }
+    if held {
+        let equal = object_id(id.kind(), &mut At { file, offset: 0 }, length)? == *id;
+        return Ok(if equal { Compared::Held } else { Compared::Different });
+    }
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    if let Err(error) = file.read_exact_at(&mut bytes, 0) {
+        // Cut meanwhile: the next time tells.
+        let cut = error.kind() == io::ErrorKind::UnexpectedEof;
+        return if cut { Ok(Compared::Different) } else { Err(error.into()) };
+    }
+    let equal = object_id(id.kind(), &mut &bytes[..], length)? == *id;
+    Ok(if equal { Compared::Missing(bytes) } else { Compared::Different })
+}
+
+/// Reads a file from the start, whatever others do with its position.
+struct At<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+/// The id of a blob with these bytes (gitformat-pack(5), "object name").
+fn object_id(kind: gix::hash::Kind, bytes: &mut dyn Read, length: u64) -> Outcome<ObjectId> {
+    let mut hasher = gix::hash::hasher(kind);
+    hasher.update(format!("blob {length}\0").as_bytes());
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match bytes.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => hasher.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    hasher.try_finalize().map_err(|error| io::Error::other(error).into())
+}

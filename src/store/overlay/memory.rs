@@ -5,6 +5,22 @@ use std::sync::Arc;
 
 use super::record::{Binding, Change, Name, Node};
 
+/// What some changes say of a row.
+pub(super) enum Said<T> {
+    /// Nothing: older ones decide.
+    Nothing,
+    /// It is as the base has it.
+    Base,
+    /// This.
+    This(T),
+}
+
+impl<T> From<Option<T>> for Said<T> {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Base, Self::This)
+    }
+}
+
 /// The newest value of everything some changes touched. `None` inside: taken back to what the base says.
 #[derive(Default)]
 pub(super) struct Memory {
@@ -51,11 +67,12 @@ impl Memory {
         self.puts == 0
     }
 
-    pub(super) fn binding(&self, parent: u64, name: &[u8]) -> Option<Option<Binding>> {
-        self.bindings.get(&parent)?.get(name).copied()
+    pub(super) fn binding(&self, parent: u64, name: &[u8]) -> Said<Binding> {
+        let said = self.bindings.get(&parent).and_then(|names| names.get(name));
+        said.map_or(Said::Nothing, |binding| Said::from(*binding))
     }
 
-    pub(super) fn node(&self, ino: u64) -> Option<Option<Arc<Node>>> {
-        self.nodes.get(&ino).cloned()
+    pub(super) fn node(&self, ino: u64) -> Said<Arc<Node>> {
+        self.nodes.get(&ino).map_or(Said::Nothing, |node| Said::from(node.clone()))
     }
 }

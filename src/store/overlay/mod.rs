@@ -31,7 +31,7 @@ use super::record::WorkspaceId;
 use super::row::unseal;
 use super::schema::{NODES, OVERLAY};
 pub use fold::Fold;
-use memory::Memory;
+use memory::{Memory, Said};
 pub use record::{Binding, Change, Content, Folded, Name, Node, Stamp};
 use wal::Wal;
 
@@ -142,8 +142,10 @@ impl OverlayLog {
     /// What `name` in `parent` leads to, where that is not what the base says.
     pub fn binding(&self, parent: u64, name: &[u8]) -> Result<Option<Binding>, StoreError> {
         for memory in self.memories() {
-            if let Some(binding) = memory.binding(parent, name) {
-                return Ok(binding);
+            match memory.binding(parent, name) {
+                Said::Nothing => {}
+                Said::Base => return Ok(None),
+                Said::This(binding) => return Ok(Some(binding)),
             }
         }
         if !self.rows {
@@ -185,8 +187,10 @@ impl OverlayLog {
     /// The inode `ino`, if it is not as the base has it.
     pub fn node(&self, ino: u64) -> Result<Option<Arc<Node>>, StoreError> {
         for memory in self.memories() {
-            if let Some(node) = memory.node(ino) {
-                return Ok(node);
+            match memory.node(ino) {
+                Said::Nothing => {}
+                Said::Base => return Ok(None),
+                Said::This(node) => return Ok(Some(node)),
             }
         }
         if !self.rows {

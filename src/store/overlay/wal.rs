@@ -21,7 +21,7 @@ use super::record::Change;
 
 const MAGIC: &[u8; 8] = b"larderj1";
 
-/// Longest record that is read: renaming over PATH_MAX names and the largest extended attributes stay far below.
+/// Longest record that is read: the longest paths and the largest extended attributes stay far below.
 const RECORD_BYTES: usize = 16 << 20;
 
 /// The file that takes records.
@@ -100,8 +100,8 @@ pub(super) fn replay(directory: &Path, number: u64, mut apply: impl FnMut(Change
     // A file that a killed process had just created.
     let Some(mut rest) = bytes.strip_prefix(MAGIC) else { return Ok(!bytes.is_empty()) };
     while let Some((head, tail)) = rest.split_first_chunk::<8>() {
-        let [a, b, c, d, e, f, g, h] = *head;
-        let (length, sum) = (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]));
+        let head_word = |at: usize| head[at..].first_chunk::<4>().map_or(0, |word| u32::from_le_bytes(*word));
+        let (length, sum) = (head_word(0) as usize, head_word(4));
         let Some(payload) = tail.get(..length).filter(|_| length < RECORD_BYTES) else { return Ok(true) };
         if check(&head[..4], payload) != sum {
             return Ok(true);

@@ -276,6 +276,8 @@ fn workspaces_and_generations_are_rows() {
             admin: None,
             reference: None,
             mounted: true,
+            read_only: false,
+            base_time: None,
         };
         for number in [1, 2, 300] {
             workspace.current = Some(Generation(number));
