@@ -9,6 +9,7 @@ mod bounded;
 mod completions;
 mod daemon;
 mod doctor;
+mod door;
 mod environment;
 mod failure;
 mod fsmonitor;
@@ -85,6 +86,9 @@ pub fn main() -> ExitCode {
     // Git waits for the hook before every command, so it comes before anything that takes time.
     if fsmonitor::is_call(&arguments) {
         return fsmonitor::run(&arguments);
+    }
+    if door::is_call(&arguments) {
+        return door::run(&arguments, Output::new(false, false));
     }
     if arguments.get(1..).is_some_and(|rest| rest == DETACHED) {
         return daemon::run_detached(Output::new(false, false));

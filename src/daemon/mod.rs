@@ -7,12 +7,14 @@
 
 pub mod bring;
 pub mod client;
+pub mod door;
 pub mod failure;
 pub mod hook;
 pub mod lifecycle;
 pub mod log;
 pub mod mounting;
 pub mod overlay;
+pub mod objects;
 pub mod prepare;
 pub mod protocol;
 pub mod reconcile;

@@ -15,6 +15,7 @@ use gix::ObjectId;
 use super::protocol::{Failure, FailureClass, Progress};
 use super::workspace::Live;
 use super::{Daemon, bring, worktree};
+use crate::git::door::link::DoorTarget;
 use crate::git::gitdir::{self, BranchRecorded, GitdirSpec, HeadSpec};
 use crate::git::remote::{ConnectOptions, GitConnection, GitRemote, Resolved};
 use crate::git::url::RepoUrl;
@@ -22,7 +23,7 @@ use crate::hydrate::remote::Connection;
 use crate::hydrate::{FailureKind, HydrateSettings, Hydrator, Owner, RemoteError};
 use crate::index::generation;
 use crate::index::view::View;
-use crate::store::{Depth, GenerationRecord, Repository, Workspace, WorkspaceState};
+use crate::store::{Depth, GenerationRecord, Repository, RepositoryId, Workspace, WorkspaceState};
 use crate::vfs::Shown;
 
 /// More files than any workspace has: a tree that claims more is a bomb, not a project.
@@ -182,6 +183,7 @@ pub fn prepare(daemon: &Daemon, live: &Arc<Live>, job: &Job, answered: Answered)
     let mut row = live.row();
     let repository = repository(daemon, &job.url, job.gitdir.as_deref())?;
     ensure_gitdir(&repository, &row, job, &resolved, &connection)?;
+    ensure_door(daemon, &repository)?;
     let commit = bring::commit(daemon, live, &repository, resolved.commit, &mut connection)?;
     if commit.files > FILE_LIMIT {
         let text = format!("commit {} names {} files, more than {FILE_LIMIT}", commit.id, commit.files);
@@ -226,9 +228,11 @@ pub fn reopen(daemon: &Daemon, live: &Live) -> Result<Shown, Failure> {
             worktree::write(daemon, &repository, &mut row, &record, &head)?;
         }
     }
-    let url = RepoUrl::parse(&repository.url)?;
-    let remote = GitRemote::new(url, options(daemon, Vec::new(), Some(repository.gitdir.clone())));
-    let hydrator = hydrator(daemon, &repository, remote, None);
+    if let Err(failure) = ensure_door(daemon, &repository) {
+        // What is shown needs no door.
+        tracing::warn!(workspace = row.name, "Git can't ask for objects: {failure}");
+    }
+    let hydrator = hydrator(daemon, &repository, remote_of(daemon, &repository)?, None);
     let shown = show(daemon, &row, record, hydrator)?;
     row.state = WorkspaceState::Ready;
     live.replace(row);
@@ -302,6 +306,31 @@ fn record_head(repository: &Repository, row: &Workspace, resolved: &Resolved) ->
         gitdir::set_ref(common, tag, resolved.commit)?;
     }
     Ok(detached)
+}
+
+/// A repository and the hydrator that serves it; one is made where no workspace needed it so far.
+pub fn hydrator_of(daemon: &Daemon, id: RepositoryId) -> Result<(Repository, Hydrator), Failure> {
+    let known = daemon.store.repositories()?.into_iter().find(|repository| repository.id == id);
+    let unknown = || Failure::new(FailureClass::NotFound, format!("no repository has the number {}", id.0));
+    let repository = known.ok_or_else(unknown)?;
+    let hydrator = hydrator(daemon, &repository, remote_of(daemon, &repository)?, None);
+    Ok((repository, hydrator))
+}
+
+/// The repository's remote, for who brings no credentials.
+pub fn remote_of(daemon: &Daemon, repository: &Repository) -> Result<GitRemote, Failure> {
+    let url = RepoUrl::parse(&repository.url)?;
+    Ok(GitRemote::new(url, options(daemon, Vec::new(), Some(repository.gitdir.clone()))))
+}
+
+/// Brings the gitdir to the form in which Git asks Larder for objects; one prepared elsewhere stays as it is.
+fn ensure_door(daemon: &Daemon, repository: &Repository) -> Result<(), Failure> {
+    if repository.external_gitdir {
+        return Ok(());
+    }
+    let hash = gitdir::probe(&repository.gitdir)?.object_format;
+    let target = DoorTarget { repository: repository.id, hash, socket: daemon.config.socket.clone() };
+    Ok(gitdir::ensure_door(&repository.gitdir, &daemon.binary, &target)?)
 }
 
 fn hydrator(

@@ -9,13 +9,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Depth, WorkspaceState};
+use crate::store::{Depth, ObjectIdText, WorkspaceState};
 
 /// Changes whenever a field changes its meaning.
 pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Longest line either side accepts; a request names a few paths, no more.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// Objects in one [`Request::Objects`] at most: with SHA-256 they take half of a line.
+pub const OBJECTS_LIMIT: usize = 8192;
 
 /// A request with the protocol version its sender speaks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,6 +70,13 @@ pub enum Request {
         workspace: u64,
         /// The token Git kept from the last answer.
         token: String,
+    },
+    /// Objects of a repository, of whatever kind (the object door asks): [`Answer::Objects`], then frames.
+    Objects {
+        /// The repository's number.
+        repository: u64,
+        /// Which ones, each once, [`OBJECTS_LIMIT`] at most.
+        ids: Vec<ObjectIdText>,
     },
     /// End the daemon after unmounting everything; workspaces stay known and are mounted again at the next start.
     Shutdown,
@@ -187,6 +197,8 @@ pub enum Answer {
     Waits(Vec<Wait>),
     /// To [`Request::Metrics`]: Prometheus text.
     Text(String),
+    /// To [`Request::Objects`]: they follow in frames (`daemon/objects.rs`).
+    Objects,
     /// To [`Request::Fsmonitor`].
     Changes {
         /// The token to ask with next time.

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::Daemon;
 use super::protocol::{Answer, Envelope, Failure, FailureClass, MAX_LINE_BYTES, PROTOCOL_VERSION, Reply, Request};
-use super::{client, lifecycle};
+use super::{client, lifecycle, objects};
 use crate::config::Config;
 
 /// Clients served at once; a further one waits.
@@ -78,6 +78,10 @@ async fn serve(daemon: &Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
         Ok(request) => request?,
         Err(_) => Err(Failure::new(FailureClass::Usage, "no request arrived in time")),
     };
+    if let Ok(Request::Objects { repository, ids }) = request {
+        let ids = ids.into_iter().map(|id| id.0).collect();
+        return objects::answer(daemon, repository, ids, &mut read, &mut write).await;
+    }
     let reply = match request {
         Ok(request) => match handle(daemon, request, &mut read, &mut write).await {
             Ok(answer) => Reply::Done(answer),
@@ -118,7 +122,7 @@ async fn receive(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Result<Reque
     }
 }
 
-async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
+pub(super) async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
     let mut line = serde_json::to_vec(reply)?;
     line.push(b'\n');
     write.write_all(&line).await
@@ -147,6 +151,7 @@ async fn handle(
         Request::Fsmonitor { workspace, token } => {
             blocking(daemon, move |daemon| daemon.changes(workspace, &token)).await
         }
+        Request::Objects { .. } => Err(Failure::new(FailureClass::Other, "objects are answered in frames")),
         Request::Shutdown => {
             daemon.stop.notify_one();
             Ok(Answer::Ok)

@@ -114,7 +114,7 @@ impl Token {
 }
 
 /// One spelling a number: no sign, no leading zeros, so that equal tokens are equal bytes.
-fn number(text: &str) -> Option<u64> {
+pub(super) fn number(text: &str) -> Option<u64> {
     let value: u64 = text.parse().ok()?;
     (value.to_string() == text).then_some(value)
 }
@@ -202,7 +202,7 @@ pub fn install(admin: &Path, binary: &Path, target: &HookTarget) -> io::Result<P
 }
 
 /// Makes `path` anew in one step, so that a hook running meanwhile sees the old or the new one.
-fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);

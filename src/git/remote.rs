@@ -17,6 +17,7 @@ use super::transport::Dial;
 use super::url::RepoUrl;
 use super::wanted::Wanted;
 use crate::hydrate::remote::{Abilities, Connection, Extent, FailureKind, Remote, RemoteError, Sink};
+use crate::store::Depth;
 
 pub use super::protocol::refs::Resolved;
 pub use super::transport::CancelHandle;
@@ -77,7 +78,7 @@ impl GitRemote {
     pub fn open_with(&self, cancel: CancelHandle) -> Result<GitConnection, RemoteError> {
         let (wire, server) = connect(&self.dial, &cancel)?;
         let (dial, scratch) = (self.dial.clone(), self.scratch.clone());
-        Ok(GitConnection { dial, scratch, server, wire: Some(wire), cancel, bytes_before: 0 })
+        Ok(GitConnection { dial, scratch, server, wire: Some(wire), cancel, bytes_before: 0, trees_filter: true })
     }
 }
 
@@ -112,6 +113,8 @@ pub struct GitConnection {
     cancel: CancelHandle,
     /// Bytes received on wires given up.
     bytes_before: u64,
+    /// Whether the server leaves trees out when asked to, as far as is known.
+    trees_filter: bool,
 }
 
 impl GitConnection {
@@ -163,15 +166,14 @@ impl GitConnection {
     }
 }
 
-impl Connection for GitConnection {
-    fn abilities(&self) -> Abilities {
-        self.server.abilities()
-    }
-
-    fn fetch(&mut self, wants: &[ObjectId], extent: Extent, sink: &mut dyn Sink) -> Result<(), RemoteError> {
-        if wants.is_empty() {
-            return Ok(());
-        }
+impl GitConnection {
+    fn fetch_filtered(
+        &mut self,
+        wants: &[ObjectId],
+        extent: Extent,
+        trees_filter: bool,
+        sink: &mut dyn Sink,
+    ) -> Result<(), RemoteError> {
         let scratch = self.scratch.clone();
         self.exchange(|wire, server| {
             let absent = |id: ObjectId, wire: &Wire| {
@@ -181,10 +183,12 @@ impl Connection for GitConnection {
             if let Some(id) = wants.iter().find(|id| id.kind() != server.hash) {
                 return Err(absent(*id, wire));
             }
-            let filter = filter(extent, server);
+            let filter = filter(extent, server, trees_filter);
+            // A wanted commit comes without its parents.
+            let depth = (extent == Extent::Objects && server.shallow).then_some(Depth::Commits(1));
             let mut wanted = Wanted::new(wants, extent, sink);
             let ask = |wire: &mut Wire, wants: &[ObjectId], wanted: &mut Wanted<'_>| {
-                let request = fetch::Request { wants, filter: filter.as_deref(), ..Default::default() };
+                let request = fetch::Request { wants, depth, filter: filter.as_deref(), ..Default::default() };
                 let (_, mut band) = fetch::fetch(wire, server, &request)?;
                 let options = Options { spool: Spool::new(scratch.clone()), ..Options::new(server.hash) };
                 pack::decode(&mut band, options, wanted).map(drop)
@@ -200,6 +204,28 @@ impl Connection for GitConnection {
             wanted.first_missing(wants).map_or(Ok(()), |id| Err(absent(id, wire)))
         })
     }
+}
+
+impl Connection for GitConnection {
+    fn abilities(&self) -> Abilities {
+        self.server.abilities()
+    }
+
+    fn fetch(&mut self, wants: &[ObjectId], extent: Extent, sink: &mut dyn Sink) -> Result<(), RemoteError> {
+        if wants.is_empty() {
+            return Ok(());
+        }
+        let trees_filter = self.trees_filter;
+        let outcome = self.fetch_filtered(wants, extent, trees_filter, sink);
+        match &outcome {
+            // Some servers allow the filter for blobs alone.
+            Err(error) if extent == Extent::Objects && trees_filter && error.kind == FailureKind::Unsupported => {
+                self.trees_filter = false;
+                self.fetch_filtered(wants, extent, false, sink)
+            }
+            _ => outcome,
+        }
+    }
 
     fn sizes(&mut self, ids: &[ObjectId]) -> Result<Vec<(ObjectId, u64)>, RemoteError> {
         if ids.is_empty() {
@@ -210,9 +236,11 @@ impl Connection for GitConnection {
 }
 
 /// What the server is asked to leave out.
-fn filter(extent: Extent, server: &Capabilities) -> Option<String> {
+fn filter(extent: Extent, server: &Capabilities, trees_filter: bool) -> Option<String> {
     match extent {
         _ if !server.filter => None,
+        Extent::Objects if trees_filter => Some("tree:0".to_owned()),
+        Extent::Objects => Some("blob:none".to_owned()),
         Extent::Exact | Extent::Trees => Some("blob:none".to_owned()),
         // Git's limit is the first size that stays behind.
         Extent::Everything { max_blob_bytes } => {

@@ -42,7 +42,7 @@ impl<'a> Wanted<'a> {
 impl Sink for Wanted<'_> {
     fn object(&mut self, id: ObjectId, kind: Kind, data: Bytes) -> Result<(), RemoteError> {
         let covered = match self.extent {
-            Extent::Exact => self.missing.contains(&id),
+            Extent::Exact | Extent::Objects => self.missing.contains(&id),
             Extent::Trees => kind == Kind::Tree,
             Extent::Everything { .. } => matches!(kind, Kind::Tree | Kind::Blob),
         };
@@ -56,8 +56,8 @@ impl Sink for Wanted<'_> {
     fn large(&mut self, raw_size: u64) -> Result<Box<dyn LargeSink + '_>, RemoteError> {
         let all = match self.extent {
             Extent::Trees => return Ok(Box::new(io::sink())),
-            Extent::Exact if self.missing.is_empty() => return Ok(Box::new(io::sink())),
-            Extent::Exact => false,
+            Extent::Exact | Extent::Objects if self.missing.is_empty() => return Ok(Box::new(io::sink())),
+            Extent::Exact | Extent::Objects => false,
             Extent::Everything { .. } => true,
         };
         Ok(Box::new(LargeWanted { missing: &mut self.missing, all, inner: self.sink.large(raw_size)? }))

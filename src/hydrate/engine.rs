@@ -229,6 +229,31 @@ impl Hydrator {
         }
     }
 
+    /// Asks for `ids`, of whatever kind, on behalf of one reader. The first batch of them is as urgent as a read; the
+    /// rest goes after reads, so that thousands hold up none.
+    pub fn hydrate_all(&self, ids: &[ObjectId], label: &[u8], owner: Owner) -> Vec<Ticket> {
+        let core = self.core();
+        let mut state = core.state.lock();
+        if state.closed {
+            return ids.iter().map(|id| Ticket::done(core, *id, Err(closed()))).collect();
+        }
+        // They are each other's company.
+        state.prefetch_due = Instant::now();
+        let first = core.settings.batch_objects;
+        let mut tickets = Vec::with_capacity(ids.len());
+        for (number, id) in ids.iter().enumerate() {
+            let class = if number < first { Class::Read } else { Class::Sibling };
+            let seat = state.flights.join_any_kind(Want { id: *id, size: None }, Box::from(label), owner, class);
+            tickets.push(match seat {
+                Seat::Landed(bytes) => Ticket::done(core, *id, Ok(super::Landed::Bytes(bytes))),
+                Seat::Waiting { number, hear } => Ticket::waiting(core, *id, number, hear),
+            });
+        }
+        // Once, after all of them: they are to share requests.
+        Core::wake(core, &mut state);
+        tickets
+    }
+
     /// Queues what of `wants` is not in the store, each object once and under its highest class, asking the store in
     /// one transaction. Returns how many were queued; what the queue has no room for is left out.
     pub fn prefetch(&self, owner: Owner, wants: &[(Want, Class)]) -> Result<usize, StoreError> {

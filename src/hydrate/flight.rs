@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use gix::ObjectId;
+use gix::objs::Kind;
 use tokio::sync::oneshot;
 
 use super::queue::{Class, Owner, Queue, Want};
@@ -24,6 +25,8 @@ pub enum Landed {
     Bytes(Bytes),
     /// It is in the store.
     Stored,
+    /// It is a tree, a commit or a tag: its bytes, verified.
+    Structure(Kind, Bytes),
 }
 
 /// What a waiter is told.
@@ -83,6 +86,8 @@ struct Flight {
     place: Place,
     retries: u32,
     waiters: Vec<Waiter>,
+    /// Whether it may be of any kind; a blob otherwise.
+    any_kind: bool,
 }
 
 /// A place in a flight.
@@ -132,6 +137,15 @@ impl Flights {
 
     /// Joins the flight of `want` as a reader, starting it when there is none.
     pub fn join(&mut self, want: Want, path: Box<[u8]>, owner: Owner) -> Seat {
+        self.join_as(want, path, owner, Class::Read, false)
+    }
+
+    /// As [`Self::join`] for an object whose kind is not known, with the urgency `class`.
+    pub fn join_any_kind(&mut self, want: Want, path: Box<[u8]>, owner: Owner, class: Class) -> Seat {
+        self.join_as(want, path, owner, class, true)
+    }
+
+    fn join_as(&mut self, want: Want, path: Box<[u8]>, owner: Owner, class: Class, any_kind: bool) -> Seat {
         if let Some(bytes) = self.landing.get(&want.id) {
             return Seat::Landed(bytes.clone());
         }
@@ -143,10 +157,12 @@ impl Flights {
             place: Place::Queued,
             retries: 0,
             waiters: Vec::new(),
+            any_kind,
         });
         flight.waiters.push(waiter);
         if flight.place == Place::Queued {
-            self.queue.push(want, Class::Read, owner);
+            flight.any_kind |= any_kind;
+            self.queue.push_awaited(want, class, owner);
         }
         Seat::Waiting { number: self.waiters, hear }
     }
@@ -159,7 +175,7 @@ impl Flights {
         }
         let queued = self.queue.push(want, class, owner);
         if queued {
-            let flight = Flight { want, place: Place::Queued, retries: 0, waiters: Vec::new() };
+            let flight = Flight { want, place: Place::Queued, retries: 0, waiters: Vec::new(), any_kind: false };
             self.by_object.entry(want.id).or_insert(flight);
         }
         queued
@@ -266,6 +282,11 @@ impl Flights {
     pub fn is_open(&self, id: &ObjectId, number: u64) -> bool {
         let flight = self.by_object.get(id);
         flight.is_some_and(|flight| matches!(flight.place, Place::Sent { batch, .. } if batch == number))
+    }
+
+    /// Whether one of `ids` may be of any kind.
+    pub fn any_kind(&self, ids: &[ObjectId]) -> bool {
+        ids.iter().any(|id| self.by_object.get(id).is_some_and(|flight| flight.any_kind))
     }
 
     /// Something of `batch` arrived.

@@ -64,6 +64,17 @@ impl<'a> Landing<'a> {
         }
     }
 
+    /// A tree, commit or tag, wanted by its id by somebody who knew no kind.
+    fn structure(&mut self, id: ObjectId, kind: Kind, data: Bytes) {
+        if self.bulk.is_some() || !self.core.state.lock().flights.any_kind(&[id]) {
+            return;
+        }
+        // A tree that no working tree can hold is none for the store, and still one for Git.
+        let listing = if kind == Kind::Tree { listing_from_git(&id, &data).ok() } else { None };
+        let unsaved = listing.map(|listing| Unsaved::Tree(id, listing));
+        self.arrive(id, data.len() as u64, &Landed::Structure(kind, data), unsaved);
+    }
+
     /// Notes an arrival; `unsaved` is what the writer is to store of it.
     fn arrive(&mut self, id: ObjectId, size: u64, landed: &Landed, unsaved: Option<Unsaved>) {
         let core = self.core;
@@ -121,7 +132,7 @@ impl Sink for Landing<'_> {
                     .map_err(|error| RemoteError::new(FailureKind::Corrupt, format!("tree {id}: {error}")).about(id))?;
                 self.arrive(id, size, &Landed::Stored, Some(Unsaved::Tree(id, listing)));
             }
-            Kind::Tree | Kind::Commit | Kind::Tag => {}
+            Kind::Tree | Kind::Commit | Kind::Tag => self.structure(id, kind, data),
         }
         Ok(())
     }

@@ -78,14 +78,14 @@ impl MemoryRemote {
         }
         let most = match extent {
             Extent::Everything { max_blob_bytes } => max_blob_bytes.unwrap_or(u64::MAX),
-            Extent::Exact | Extent::Trees => 0,
+            Extent::Exact | Extent::Objects | Extent::Trees => 0,
         };
         let mut seen: HashSet<ObjectId> = wants.iter().copied().collect();
         let mut open = wants.to_vec();
         let mut found = Vec::new();
         while let Some(id) = open.pop() {
             let Some((kind, data)) = objects.get(&id) else { continue };
-            if *kind == Kind::Tree && extent != Extent::Exact {
+            if *kind == Kind::Tree && !matches!(extent, Extent::Exact | Extent::Objects) {
                 let listing = listing_from_git(&id, data).expect("built here");
                 let below = listing.iter().filter(|entry| match entry.kind {
                     EntryKind::Directory => true,

@@ -77,6 +77,18 @@ impl Queue {
         true
     }
 
+    /// As [`Self::push`] for something that somebody waits for: it is taken however full the queue is.
+    pub fn push_awaited(&mut self, want: Want, class: Class, owner: Owner) {
+        match self.places.get(&want.id) {
+            Some(&place) if place.0 <= class => {}
+            Some(place) => {
+                self.order.remove(place);
+                self.insert(want, class, owner);
+            }
+            None => self.insert(want, class, owner),
+        }
+    }
+
     /// Takes the most urgent wants, none less urgent than `least`: at most `objects` of them and, past the first, at
     /// most `bytes` of known raw size.
     pub fn take(&mut self, least: Class, objects: usize, bytes: u64) -> Vec<Want> {

@@ -98,8 +98,10 @@ pub struct Abilities {
 /// How much of what lies below the wanted objects comes along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// The wanted objects and nothing else.
+    /// The wanted objects and nothing else; they are blobs and trees.
     Exact,
+    /// The wanted objects and nothing else, of whatever kind: a commit comes without its history.
+    Objects,
     /// Every tree below the wanted trees, no blobs.
     Trees,
     /// Every tree and blob below the wanted trees.
@@ -117,7 +119,7 @@ pub trait Connection: Send {
     /// Fetches `wants` and what `extent` adds in one request. Objects may
     /// arrive in any order; those delivered before an error stay delivered. A
     /// want the server does not have is an error of kind [`FailureKind::Missing`].
-    /// With [`Extent::Exact`] the sink gets nothing but the wants, each once.
+    /// With [`Extent::Exact`] and [`Extent::Objects`] the sink gets nothing but the wants, each once.
     fn fetch(&mut self, wants: &[ObjectId], extent: Extent, sink: &mut dyn Sink) -> Result<(), RemoteError>;
 
     /// Raw sizes in bytes of `ids`, in one request; only when [`Abilities::object_info`].

@@ -227,6 +227,7 @@ fn fetch(core: &Arc<Core>, connection: &mut Option<Box<dyn Connection>>, batch: 
     loop {
         let state = core.state.lock();
         open.retain(|id| state.flights.is_open(id, batch));
+        let extent = if state.flights.any_kind(&open) { Extent::Objects } else { Extent::Exact };
         drop(state);
         if open.is_empty() {
             break;
@@ -235,7 +236,7 @@ fn fetch(core: &Arc<Core>, connection: &mut Option<Box<dyn Connection>>, batch: 
         let outcome = match connect(core, connection) {
             Ok(connection) => {
                 core.metrics.remote_requests.inc();
-                connection.fetch(&open, Extent::Exact, &mut Landing::new(core, batch))
+                connection.fetch(&open, extent, &mut Landing::new(core, batch))
             }
             Err(error) => Err(error),
         };

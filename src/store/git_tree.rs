@@ -41,6 +41,25 @@ pub fn listing_from_git(id: &ObjectId, raw: &[u8]) -> Result<Listing, TreeError>
     Ok(Listing::pack(id_len, entries)?)
 }
 
+/// The tree object a listing was packed from, without header: entries in Git's order, which takes a directory's name for
+/// one that ends in a slash. Modes are written as Git writes them; whoever hands it on checks the id.
+pub fn tree_bytes(listing: &Listing) -> Vec<u8> {
+    let mut entries: Vec<Entry<'_>> = listing.iter().collect();
+    let key = |entry: &Entry<'_>| {
+        let slash = (entry.kind == EntryKind::Directory).then_some(b'/');
+        entry.name.iter().copied().chain(slash).collect::<Vec<u8>>()
+    };
+    entries.sort_by_cached_key(key);
+    let mut raw = Vec::new();
+    for entry in entries {
+        raw.extend_from_slice(format!("{:o} ", entry.mode).as_bytes());
+        raw.extend_from_slice(entry.name);
+        raw.push(0);
+        raw.extend_from_slice(entry.id.as_bytes());
+    }
+    raw
+}
+
 fn parse(raw: &[u8], id_len: usize) -> Result<(Entry<'_>, &[u8]), TreeError> {
     let space = raw.iter().take(8).position(|byte| *byte == b' ').ok_or(TreeError::Malformed)?;
     let nul = raw.iter().position(|byte| *byte == 0).ok_or(TreeError::Malformed)?;
@@ -98,6 +117,15 @@ mod tests {
         ]));
         assert_eq!(listing.expect("valid").len(), 5);
         assert!(read(b"").expect("the empty tree").is_empty());
+    }
+
+    #[test]
+    fn a_tree_comes_out_as_it_went_in() {
+        let names: [(&str, &[u8]); 5] =
+            [("100644", b"a-b"), ("100644", b"a.b"), ("40000", b"a"), ("100664", b"a0"), ("160000", b"b")];
+        let raw = tree(&names);
+        assert_eq!(tree_bytes(&read(&raw).expect("valid")), raw);
+        assert!(tree_bytes(&read(b"").expect("the empty tree")).is_empty());
     }
 
     #[test]

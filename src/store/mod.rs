@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 pub use batch::Batch;
 pub use error::{StoreError, StoreErrorKind};
-pub use git_tree::{TreeError, listing_from_git};
+pub use git_tree::{TreeError, listing_from_git, tree_bytes};
 pub use large::LargeBlob;
 pub use read::BlobInfo;
 pub use record::{

@@ -119,6 +119,8 @@ impl Fs {
         self.sizes_in_a_row.done();
         let size = match landed.map_err(|error| Errno::from(&error))? {
             Landed::Bytes(bytes) => bytes.len() as u64,
+            // Something else than a blob has no size to show.
+            Landed::Structure(..) => return Err(Errno::EIO),
             Landed::Stored => self.known_size(&id)?.ok_or(Errno::EIO)?,
         };
         directory.learn(position, size);

@@ -397,6 +397,8 @@ impl Fs {
                     }
                     return Ok(slice(&bytes, offset, len));
                 }
+                // A tree's entry says blob and its id names something else.
+                Ok(Landed::Structure(..)) => return Err(Errno::EIO),
                 Ok(Landed::Stored) => {
                     if let Some(bytes) = self.store.read_at(&id, offset, len).map_err(|error| Errno::from(&error))? {
                         return Ok(bytes);

@@ -5,12 +5,14 @@
 //! daemons of another protocol version. Invariant: no call waits for ever;
 //! each request has a longest silence.
 
+mod objects;
 mod socket;
 mod start;
 #[cfg(test)]
 mod tests;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use super::protocol::{
     Answer, Envelope, Failure, FailureClass, MAX_LINE_BYTES, PROTOCOL_VERSION, Progress, Reply, Request,
 };
 use crate::config::{Config, ConfigError};
+pub use objects::ObjectStream;
 pub use socket::{bind, connect, trusted};
 pub use start::{DETACHED, is_about_one_repository, leave_start_failure};
 
@@ -78,10 +81,16 @@ impl Client {
     /// The answer, or `None` when the other end hung up without any.
     fn exchange(
         &self,
-        mut stream: &UnixStream,
+        stream: &UnixStream,
         request: Request,
         on_progress: &mut dyn FnMut(&Progress),
     ) -> Result<Option<Answer>, Failure> {
+        self.begin(stream, request)?;
+        self.result(&mut BufReader::new(stream), on_progress)
+    }
+
+    /// Sends the request.
+    fn begin(&self, mut stream: &UnixStream, request: Request) -> Result<(), Failure> {
         if !trusted(stream).map_err(|error| self.failed("look at", &error))? {
             return Err(Failure::new(
                 FailureClass::Refused,
@@ -102,12 +111,19 @@ impl Client {
         }
         // A daemon that refuses early closes its end; what it said is still there to read.
         match stream.write_all(&line) {
-            Err(error) if !is_hang_up(&error) => return Err(self.failed("send a request to", &error)),
-            _ => {}
+            Err(error) if !is_hang_up(&error) => Err(self.failed("send a request to", &error)),
+            _ => Ok(()),
         }
-        let mut replies = BufReader::new(stream);
+    }
+
+    /// The answer, after whatever progress is reported before it.
+    fn result<S: AsFd + Read>(
+        &self,
+        replies: &mut BufReader<S>,
+        on_progress: &mut dyn FnMut(&Progress),
+    ) -> Result<Option<Answer>, Failure> {
         loop {
-            match self.reply(&mut replies)? {
+            match self.reply(replies)? {
                 Some(Reply::Progress(progress)) => on_progress(&progress),
                 Some(Reply::Done(answer)) => return Ok(Some(answer)),
                 Some(Reply::Failed(failure)) => return Err(failure),
@@ -116,7 +132,7 @@ impl Client {
         }
     }
 
-    fn reply(&self, replies: &mut BufReader<&UnixStream>) -> Result<Option<Reply>, Failure> {
+    fn reply<S: AsFd + Read>(&self, replies: &mut BufReader<S>) -> Result<Option<Reply>, Failure> {
         let mut line = Vec::new();
         let limit = u64::try_from(MAX_LINE_BYTES).expect("a mebibyte fits");
         match replies.take(limit).read_until(b'\n', &mut line) {
@@ -191,7 +207,7 @@ fn longest_silence(request: &Request) -> Duration {
     match request {
         Request::Ping => PING_SILENCE,
         Request::Fsmonitor { .. } => FSMONITOR_SILENCE,
-        Request::Mount(_) | Request::Prepare { .. } | Request::Warm(_) => PREPARE_SILENCE,
+        Request::Mount(_) | Request::Prepare { .. } | Request::Warm(_) | Request::Objects { .. } => PREPARE_SILENCE,
         _ => FACTS_SILENCE,
     }
 }
@@ -205,6 +221,7 @@ pub fn unexpected(answer: &Answer) -> Failure {
         Answer::Warmed(_) => "a warming report",
         Answer::Waits(_) => "waits",
         Answer::Text(_) => "text",
+        Answer::Objects => "objects",
         Answer::Changes { .. } => "changes",
     };
     Failure::new(

@@ -91,6 +91,28 @@ pub(super) fn append(
     lock.commit(&content)
 }
 
+/// Changes a configuration file under its lock with `change`, and appends `text`, unless `unless` finds it in order.
+pub(super) fn rewrite(
+    path: &Path,
+    text: ConfigText,
+    unless: impl FnOnce(&gix::config::File) -> bool,
+    change: impl FnOnce(&mut gix::config::File),
+) -> Result<(), GitdirError> {
+    let lock = LockedFile::take(path)?;
+    let content = read_small(path, CONFIG_BYTES)?.unwrap_or_default();
+    let mut config = parse(&content).map_err(|reason| GitdirError::not_a_gitdir(path, reason))?;
+    if unless(&config) {
+        return Ok(());
+    }
+    change(&mut config);
+    let mut content = config.to_bstring().to_vec();
+    if !content.is_empty() && !content.ends_with(b"\n") {
+        content.push(b'\n');
+    }
+    content.extend_from_slice(&text.into_bytes());
+    lock.commit(&content)
+}
+
 /// Turns `extensions.worktreeConfig` on in a gitdir prepared elsewhere, as `git sparse-checkout` does.
 ///
 /// Without it Git ignores what [`super::add_worktree`] writes to `config.worktree`, so `git status` asks no

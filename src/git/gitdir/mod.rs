@@ -14,6 +14,7 @@
 
 mod config;
 mod create;
+mod door;
 mod files;
 mod probe;
 mod read;
@@ -27,6 +28,7 @@ use gix::ObjectId;
 
 pub use config::{UserSettings, enable_worktree_config, user_settings};
 pub use create::{GitdirSpec, create, refspecs};
+pub use door::{DOOR_REMOTE, ensure_door};
 pub use probe::{ExternalGitdir, probe};
 pub use read::{CommitInfo, Objects, TreesRead, commit_info, has_commit, read_commit_and_trees};
 pub use refs::{BranchRecorded, read_ref, record_branch, set_ref, set_remote_head, set_shallow, shallow};

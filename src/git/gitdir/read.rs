@@ -61,6 +61,16 @@ impl Objects {
         Ok(Self { odb, kind })
     }
 
+    /// A commit, tree or tag that is here, and its kind; `None` for blobs too.
+    pub fn structure(&self, id: &ObjectId) -> Result<Option<(ObjectKind, Vec<u8>)>, GitdirError> {
+        let header = self.odb.try_header(id).map_err(|error| broken(*id, &error))?;
+        let Some(kind) = header.map(|header| header.kind()).filter(|kind| *kind != ObjectKind::Blob) else {
+            return Ok(None);
+        };
+        let mut buffer = Vec::new();
+        Ok(self.read(id, kind, &mut buffer)?.map(|data| (kind, data.to_vec())))
+    }
+
     /// Whether the commit is here.
     pub fn has_commit(&self, id: &ObjectId) -> Result<bool, GitdirError> {
         let header = self.odb.try_header(id).map_err(|error| broken(*id, &error))?;

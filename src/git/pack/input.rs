@@ -50,27 +50,27 @@ pub(super) fn refuse_at(offset: u64, what: &str) -> RemoteError {
 }
 
 /// The checksum over a pack. It guards against accidents; object ids are computed with collision detection.
-pub(super) enum Checksum {
+pub(crate) enum Checksum {
     Sha1(sha1::Sha1),
     Sha256(sha2::Sha256),
 }
 
 impl Checksum {
-    pub(super) fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: Kind) -> Self {
         match kind {
             Kind::Sha256 => Self::Sha256(sha2::Digest::new()),
             _ => Self::Sha1(sha1::Digest::new()),
         }
     }
 
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha1(state) => sha1::Digest::update(state, bytes),
             Self::Sha256(state) => sha2::Digest::update(state, bytes),
         }
     }
 
-    pub(super) fn finish(self) -> ObjectId {
+    pub(crate) fn finish(self) -> ObjectId {
         match self {
             Self::Sha1(state) => ObjectId::from_bytes_or_panic(&sha1::Digest::finalize(state)),
             Self::Sha256(state) => ObjectId::from_bytes_or_panic(&sha2::Digest::finalize(state)),

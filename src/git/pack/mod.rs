@@ -29,6 +29,7 @@ pub use spool::Spool;
 use crate::hydrate::remote::RemoteError;
 
 pub(crate) use index::{IndexRow, write_index};
+pub(crate) use input::Checksum;
 
 /// The largest blob taken from a pack when it is no delta: it is streamed, so this bounds disk, not memory.
 pub const MAX_BLOB_BYTES: u64 = 64 << 30;
