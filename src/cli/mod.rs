@@ -13,6 +13,7 @@ mod door;
 mod environment;
 mod failure;
 mod fsmonitor;
+mod history;
 mod list;
 mod man;
 mod metrics;
@@ -71,6 +72,7 @@ enum Command {
     Status(status::Arguments),
     Prepare(prepare::Arguments),
     Warm(warm::Arguments),
+    History(history::Arguments),
     Doctor(doctor::Arguments),
     Waits(waits::Arguments),
     Metrics(metrics::Arguments),
@@ -111,6 +113,7 @@ fn run(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::List(arguments) => list::run(arguments, output),
         Command::Status(arguments) => status::run(&arguments, output),
         Command::Prepare(arguments) => prepare::run(&arguments, output),
+        Command::History(arguments) => history::run(&arguments, output),
         Command::Warm(arguments) => warm::run(arguments, output),
         Command::Doctor(arguments) => doctor::run(&arguments, output),
         Command::Waits(arguments) => waits::run(arguments, output),

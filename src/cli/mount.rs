@@ -42,9 +42,9 @@ pub(super) struct Arguments {
     #[arg(long, value_parser = workspace_name)]
     name: Option<String>,
 
-    /// How many commits of history to fetch, or `full` for all
-    #[arg(long, value_name = "N|full", default_value = "1", value_parser = depth)]
-    depth: Depth,
+    /// How many commits of history to fetch, or `full` for all [default: one, and the rest in the background]
+    #[arg(long, value_name = "N|full", value_parser = depth)]
+    depth: Option<Depth>,
 
     /// Refuse writes (in this release every mount does)
     #[arg(long)]
@@ -111,7 +111,8 @@ fn request(arguments: Arguments) -> Result<MountRequest, Failure> {
         path: absolute(&arguments.dir, "DIR")?,
         rev: arguments.rev,
         name: arguments.name,
-        depth: arguments.depth,
+        depth: arguments.depth.unwrap_or(Depth::Commits(1)),
+        history: arguments.depth.is_none(),
         r#async: arguments.in_background,
         require_commit: arguments.require_commit,
         gitdir: arguments.gitdir.as_deref().map(|dir| absolute(dir, "--gitdir")).transpose()?,

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{Output, grouped, name, sheet};
-use super::{config, resting, target};
+use super::{config, history, resting, target};
 use crate::config::Config;
 use crate::config::quantity::human_bytes;
 use crate::daemon::client::{Client, unexpected};
@@ -124,6 +124,7 @@ pub(super) fn human(status: &WorkspaceStatus) -> String {
         ("generation", status.generation.map_or_else(|| "-".to_owned(), |number| number.to_string())),
         ("files", grouped(status.files)),
         ("hydrated", format!("{} objects, {}", grouped(status.hydrated_objects), human_bytes(status.hydrated_bytes))),
+        ("history", history::sentence(&status.history)),
         ("overlay", format!("{} entries", grouped(status.overlay_entries))),
         ("queue", format!("{} waiting, {} in flight", grouped(status.queue_depth), grouped(status.inflight_objects))),
         ("offline", if status.offline { "yes" } else { "no" }.to_owned()),
@@ -135,6 +136,7 @@ pub(super) fn human(status: &WorkspaceStatus) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::daemon::protocol::HistoryStatus;
 
     pub(in crate::cli) fn sample(workspace: &str, path: &str) -> WorkspaceStatus {
         WorkspaceStatus {
@@ -154,6 +156,7 @@ pub(super) mod tests {
             offline: false,
             last_error: None,
             gitdir: None,
+            history: HistoryStatus::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use super::ConfigError;
 use super::pattern;
 use super::quantity::{human_bytes, parse_bytes, parse_duration};
-use super::settings::{LogLevel, Prefetch, Settings};
+use super::settings::{HistoryMode, LogLevel, Prefetch, Settings};
 
 /// Most patterns in one list of names: every name of a listing is matched against all of them.
 const PATTERN_LIMIT: usize = 1_024;
@@ -112,6 +112,10 @@ const KEYS: &[(&str, Set)] = &[
     }),
     ("git.max_unfiltered_bytes", |s, v| {
         s.git.max_unfiltered_bytes = bytes(v, 0..=1 << 50)?;
+        Ok(())
+    }),
+    ("git.history", |s, v| {
+        s.git.history = word(v, &HistoryMode::ALL, HistoryMode::as_str)?;
         Ok(())
     }),
 ];
@@ -263,6 +267,7 @@ mod tests {
             files = 2
             [git]
             max_unfiltered_bytes = "0"
+            history = "off"
         "#;
         let expected = Settings {
             network: Network { timeout: Duration::from_secs(5), connections: 3 },
@@ -286,7 +291,7 @@ mod tests {
             store: Store { cache_bytes: 2 << 20 },
             fuse: Fuse { threads: 1 },
             log: Log { level: LogLevel::Trace, max_bytes: 1_000_000, files: 2 },
-            git: Git { max_unfiltered_bytes: 0 },
+            git: Git { max_unfiltered_bytes: 0, history: HistoryMode::Off },
         };
         assert_eq!(read(text), Ok(expected));
         let mentioned = KEYS.iter().all(|(key, _)| text.contains(key.split_once('.').expect("dotted").1));

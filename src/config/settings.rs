@@ -137,6 +137,8 @@ pub struct Log {
 pub struct Git {
     /// Most bytes taken from a server that cannot leave blobs out.
     pub max_unfiltered_bytes: u64,
+    /// Whether the history below what was mounted is fetched in the background.
+    pub history: HistoryMode,
 }
 
 impl Default for Network {
@@ -187,7 +189,7 @@ impl Default for Log {
 
 impl Default for Git {
     fn default() -> Self {
-        Self { max_unfiltered_bytes: GIT_MAX_UNFILTERED_BYTES }
+        Self { max_unfiltered_bytes: GIT_MAX_UNFILTERED_BYTES, history: HistoryMode::Background }
     }
 }
 
@@ -211,6 +213,27 @@ impl Prefetch {
             Self::Off => "off",
             Self::OnRead => "on-read",
             Self::OnList => "on-list",
+        }
+    }
+}
+
+/// What becomes of the history that a mount left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryMode {
+    /// It follows in the background, commits only.
+    Background,
+    /// It stays out.
+    Off,
+}
+
+impl HistoryMode {
+    pub(super) const ALL: [Self; 2] = [Self::Background, Self::Off];
+
+    /// The name `config.toml` has for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Background => "background",
+            Self::Off => "off",
         }
     }
 }

@@ -126,6 +126,8 @@ fn fetch(
     advance(live, "fetching trees", 0, 0);
     let row = live.row();
     let shallow = gitdir::shallow(&repository.gitdir).map_err(Failure::from)?;
+    let here = Objects::open(&repository.gitdir, id.kind()).and_then(|objects| objects.has_commit(&id));
+    let inside: Vec<ObjectId> = if here.map_err(Failure::from)? { vec![id] } else { Vec::new() };
     let request = CommitRequest {
         commit: id,
         depth: row.depth,
@@ -151,9 +153,10 @@ fn fetch(
     // The gitdir has the pack, and what is published next makes the trees durable.
     daemon.store.commit(arriving.batch).map_err(Failure::from)?;
     check_cancelled(live)?;
-    let mut boundary: Vec<ObjectId> = shallow.into_iter().filter(|id| !fetched.unshallow.contains(id)).collect();
-    boundary.extend(fetched.shallow.iter().copied());
-    gitdir::set_shallow(&repository.gitdir, &boundary).map_err(Failure::from)?;
+    // A commit of the history that is here is not its end because it was fetched again with its trees.
+    let ends = fetched.shallow.iter().filter(|id| shallow.contains(id) || !inside.contains(id));
+    let ends: Vec<ObjectId> = ends.copied().collect();
+    gitdir::update_shallow(&repository.gitdir, &fetched.unshallow, &ends).map_err(Failure::from)?;
     tracing::info!(commit = %id, trees = fetched.trees, bytes = fetched.bytes, "fetched");
     Ok(fetched)
 }

@@ -106,6 +106,7 @@ impl Daemon {
                 return Err(failure);
             }
             daemon.after_mount(&live, job.warm);
+            daemon.start_history(&live, job.environment);
             Ok(())
         })
         .await
@@ -144,6 +145,7 @@ impl Daemon {
             Ok(shown) => {
                 live.open(shown);
                 self.after_mount(live, job.warm);
+                self.start_history(live, job.environment.clone());
                 Ok(())
             }
             Err(failure) => {
@@ -272,6 +274,7 @@ impl Daemon {
 
     /// Takes every mount down at the end; they are mounted again at the next start.
     pub(super) fn unmount_all(&self) {
+        self.end_history(None);
         for live in self.all() {
             live.cancel();
             self.end_warms(live.row().id, false);
@@ -327,6 +330,7 @@ impl Daemon {
         live.mount(&self.config.settings, self.runtime.clone())?;
         self.workspaces.lock().insert(row.id, Arc::clone(&live));
         self.resume_warms(&live);
+        self.start_history(&live, Vec::new());
         tracing::info!(workspace = row.name, path = %row.path.display(), "mounted again");
         if row.state == WorkspaceState::Preparing {
             let job = self.job_of(&live)?;
@@ -342,6 +346,9 @@ impl Daemon {
         mounting::check(&request.path, &self.config.home, &paths)?;
         let rows = self.store.workspaces()?;
         let repository = prepare::repository(self, url, request.gitdir.as_deref())?;
+        if request.history {
+            self.want_history(&repository)?;
+        }
         let require_commit = match &request.require_commit {
             Some(text) => Some(ObjectIdText(gix::ObjectId::from_hex(text.as_bytes()).map_err(|_| {
                 Failure::new(FailureClass::Usage, format!("--require-commit {text}: not a full object id"))
@@ -468,6 +475,7 @@ impl Daemon {
         let used = self.all().iter().any(|live| live.row().repository == repository);
         if !used {
             self.hydrators.lock().remove(&repository);
+            self.end_history(Some(repository));
         }
     }
 }

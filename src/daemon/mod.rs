@@ -9,6 +9,7 @@ pub mod bring;
 pub mod client;
 pub mod door;
 pub mod failure;
+pub mod history;
 pub mod hook;
 pub mod lifecycle;
 pub mod log;
@@ -18,6 +19,7 @@ pub mod objects;
 pub mod prepare;
 pub mod protocol;
 pub mod reconcile;
+mod prune;
 pub mod server;
 pub mod status;
 pub mod warm;
@@ -72,6 +74,8 @@ pub struct Daemon {
     // Which files are prefetched first.
     classes: Arc<ClassTable>,
     warms: warm::Warms,
+    history: history::Histories,
+    prunings: prune::Prunings,
     stop: Notify,
 }
 
@@ -132,6 +136,8 @@ fn start(config: &Config) -> Result<(), Failure> {
         overlays: Mutex::default(),
         classes,
         warms: warm::Warms::default(),
+        history: history::Histories::default(),
+        prunings: prune::Prunings::default(),
         stop: Notify::new(),
     });
     let outcome = runtime.block_on(serve(&daemon));
@@ -192,6 +198,7 @@ impl Daemon {
         for live in self.all() {
             self.note_unmounted(&live);
         }
+        self.prune_packs();
     }
 
     fn all_overlays(&self) -> Vec<Arc<Overlay>> {

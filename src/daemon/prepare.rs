@@ -310,17 +310,30 @@ fn record_head(repository: &Repository, row: &Workspace, resolved: &Resolved) ->
 
 /// A repository and the hydrator that serves it; one is made where no workspace needed it so far.
 pub fn hydrator_of(daemon: &Daemon, id: RepositoryId) -> Result<(Repository, Hydrator), Failure> {
-    let known = daemon.store.repositories()?.into_iter().find(|repository| repository.id == id);
-    let unknown = || Failure::new(FailureClass::NotFound, format!("no repository has the number {}", id.0));
-    let repository = known.ok_or_else(unknown)?;
+    let repository = repository_of(daemon, id)?;
     let hydrator = hydrator(daemon, &repository, remote_of(daemon, &repository)?, None);
     Ok((repository, hydrator))
 }
 
+/// The repository with the number `id`.
+pub fn repository_of(daemon: &Daemon, id: RepositoryId) -> Result<Repository, Failure> {
+    let known = daemon.store.repositories()?.into_iter().find(|repository| repository.id == id);
+    known.ok_or_else(|| Failure::new(FailureClass::NotFound, format!("no repository has the number {}", id.0)))
+}
+
 /// The repository's remote, for who brings no credentials.
 pub fn remote_of(daemon: &Daemon, repository: &Repository) -> Result<GitRemote, Failure> {
+    remote_for(daemon, repository, Vec::new())
+}
+
+/// The repository's remote as the client with `environment` reaches it.
+pub fn remote_for(
+    daemon: &Daemon,
+    repository: &Repository,
+    environment: Vec<(String, String)>,
+) -> Result<GitRemote, Failure> {
     let url = RepoUrl::parse(&repository.url)?;
-    Ok(GitRemote::new(url, options(daemon, Vec::new(), Some(repository.gitdir.clone()))))
+    Ok(GitRemote::new(url, options(daemon, environment, Some(repository.gitdir.clone()))))
 }
 
 /// Brings the gitdir to the form in which Git asks Larder for objects; one prepared elsewhere stays as it is.

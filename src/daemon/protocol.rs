@@ -60,6 +60,13 @@ pub enum Request {
     },
     /// Fetch what a generation, a revision or a pathspec names, ahead of use.
     Warm(WarmRequest),
+    /// A workspace's history: how it is, or whether more is to be fetched. Answered by [`Answer::Workspaces`].
+    History {
+        /// A mount path or a workspace name.
+        target: String,
+        /// What is to change.
+        action: Option<HistoryAction>,
+    },
     /// Everyone who waits for an object now.
     Waits,
     /// All metrics as Prometheus text.
@@ -96,6 +103,9 @@ pub struct MountRequest {
     pub name: Option<String>,
     /// History to fetch.
     pub depth: Depth,
+    /// Whether the rest of it is to follow in the background.
+    #[serde(default)]
+    pub history: bool,
     /// Return at once; the mount waits until it is ready.
     pub r#async: bool,
     /// Publish nothing unless the revision is exactly this commit (hexadecimal).
@@ -245,6 +255,47 @@ pub struct WorkspaceStatus {
     pub last_error: Option<String>,
     /// The worktree's gitdir.
     pub gitdir: Option<PathBuf>,
+    /// How much of the repository's history is here.
+    #[serde(default)]
+    pub history: HistoryStatus,
+}
+
+/// How much of a repository's history is here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryStatus {
+    /// Whether it is whole, or what goes on.
+    pub state: HistoryState,
+    /// Commits here, where they were fetched in the background.
+    pub commits: Option<u64>,
+    /// Why it is off, or did not go on.
+    pub reason: Option<String>,
+}
+
+/// Whether a history is whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HistoryState {
+    /// All of it is here.
+    Complete,
+    /// The rest is being fetched, or will be when a daemon runs and the remote answers.
+    Fetching,
+    /// Not now.
+    Paused,
+    /// Nobody wants more than there is.
+    #[default]
+    Off,
+    /// It can't be.
+    Failed,
+}
+
+/// What `larder history` changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HistoryAction {
+    /// Fetch no more for now.
+    Pause,
+    /// Go on.
+    Resume,
 }
 
 /// What somebody waits for.

@@ -145,6 +145,7 @@ async fn handle(
         Request::Status { target } => {
             blocking(daemon, move |daemon| Ok(Answer::Workspaces(daemon.status(target.as_deref())?))).await
         }
+        Request::History { target, action } => blocking(daemon, move |daemon| daemon.history(&target, action)).await,
         Request::Warm(request) => daemon.warm(request, read, write).await,
         Request::Waits => Ok(Answer::Waits(daemon.waits())),
         Request::Metrics => Ok(Answer::Text(daemon.rendered_metrics())),

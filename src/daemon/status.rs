@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::history::history_at_rest;
 use super::protocol::{Answer, Failure, FailureClass, Wait, WaitKind, WorkspaceStatus};
 use super::workspace::Live;
 use super::{Daemon, worktree};
@@ -65,6 +66,9 @@ impl Daemon {
         let repositories = self.store.repositories()?;
         let row = Workspace { state: live.state(), ..live.row() };
         let mut status = describe(&self.store, &row, &repositories)?;
+        if let Some(repository) = repositories.iter().find(|repository| repository.id == row.repository) {
+            status.history = self.history_status(repository);
+        }
         if let Some(shown) = live.shown() {
             let tree = shown.view.generation().tree.0;
             // What was read a moment ago is to be counted.
@@ -185,6 +189,7 @@ pub fn describe(store: &Store, row: &Workspace, repositories: &[Repository]) -> 
         offline: false,
         last_error: row.last_error.clone(),
         gitdir: row.admin.clone(),
+        history: history_at_rest(repository),
     })
 }
 

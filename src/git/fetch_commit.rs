@@ -238,19 +238,19 @@ pub fn parse_commit(raw: &[u8], hash: gix::hash::Kind) -> Option<(ObjectId, i64)
 }
 
 /// A pack being received, under a name that Git's housekeeping knows to remove.
-struct PackFile(NamedTempFile);
+pub(super) struct PackFile(NamedTempFile);
 
 impl PackFile {
-    fn create(directory: &Path) -> Result<Self, RemoteError> {
+    pub(super) fn create(directory: &Path) -> Result<Self, RemoteError> {
         temporary(directory, "tmp_pack_").map(Self)
     }
 
-    fn writer(&self) -> Result<File, RemoteError> {
+    pub(super) fn writer(&self) -> Result<File, RemoteError> {
         self.0.as_file().try_clone().map_err(|error| local("cannot write the received pack", &error))
     }
 
     /// Gives the pack its name; the index comes last, since Git finds packs by it.
-    fn publish(self, directory: &Path, decoded: &Decoded, promisor: bool) -> Result<PathBuf, RemoteError> {
+    pub(super) fn publish(self, directory: &Path, decoded: &Decoded, promisor: bool) -> Result<PathBuf, RemoteError> {
         let name = |suffix: &str| directory.join(format!("pack-{}.{suffix}", decoded.checksum));
         if promisor {
             keep(temporary(directory, "tmp_promisor_")?, &name("promisor"))?;

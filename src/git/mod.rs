@@ -13,6 +13,7 @@ pub mod door;
 pub mod environment;
 pub mod error;
 pub mod fetch_commit;
+pub mod fetch_history;
 pub mod fsmonitor;
 pub mod gitdir;
 pub mod index_file;

@@ -16,6 +16,8 @@ mod config;
 mod create;
 mod door;
 mod files;
+mod history;
+mod packs;
 mod probe;
 mod read;
 mod refs;
@@ -29,9 +31,13 @@ use gix::ObjectId;
 pub use config::{UserSettings, enable_worktree_config, user_settings};
 pub use create::{GitdirSpec, create, refspecs};
 pub use door::{DOOR_REMOTE, ensure_door};
+pub use history::{History, Step, finish_step, history, incoming, set_history, take_step};
+pub use packs::{Pruned, prune_packs};
 pub use probe::{ExternalGitdir, probe};
 pub use read::{CommitInfo, Objects, TreesRead, commit_info, has_commit, read_commit_and_trees};
-pub use refs::{BranchRecorded, read_ref, record_branch, set_ref, set_remote_head, set_shallow, shallow};
+pub use refs::{
+    BranchRecorded, read_ref, record_branch, set_ref, set_remote_head, set_shallow, shallow, update_shallow,
+};
 pub use worktree::{
     AddedWorktree, DetachedBecause, HeadSpec, HeadState, WorktreeSpec, add_worktree, find_worktree, gitfile,
     remove_worktree,

@@ -77,6 +77,13 @@ impl Objects {
         Ok(header.is_some_and(|header| header.kind() == ObjectKind::Commit))
     }
 
+    /// The commit's parents.
+    pub fn parents(&self, id: &ObjectId) -> Result<Vec<ObjectId>, GitdirError> {
+        let mut buffer = Vec::new();
+        let data = self.read(id, ObjectKind::Commit, &mut buffer)?.ok_or(GitdirError::Missing(*id))?;
+        Ok(CommitRef::from_bytes(data, self.kind).map_err(|error| broken(*id, &error))?.parents().collect())
+    }
+
     /// The commit's tree and time.
     pub fn commit_info(&self, id: &ObjectId) -> Result<CommitInfo, GitdirError> {
         let mut buffer = Vec::new();

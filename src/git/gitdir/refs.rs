@@ -139,15 +139,30 @@ pub fn shallow(common: &Path) -> Result<Vec<ObjectId>, GitdirError> {
     ids.map_err(|_| GitdirError::not_a_gitdir(&path, "damaged line"))
 }
 
+/// Takes commits out of the list of those whose parents are absent, and adds others.
+pub fn update_shallow(common: &Path, remove: &[ObjectId], add: &[ObjectId]) -> Result<(), GitdirError> {
+    let path = common.join("shallow");
+    let lock = LockedFile::take(&path)?;
+    let before = shallow(common)?;
+    let remove: std::collections::HashSet<&ObjectId> = remove.iter().collect();
+    let kept = before.iter().filter(|id| !remove.contains(id));
+    let after: Vec<ObjectId> = kept.chain(add).copied().collect();
+    replace_shallow(&path, lock, &after)
+}
+
 /// Replaces the list of commits whose parents are absent; an empty list removes the file.
 pub fn set_shallow(common: &Path, commits: &[ObjectId]) -> Result<(), GitdirError> {
     let path = common.join("shallow");
     let lock = LockedFile::take(&path)?;
+    replace_shallow(&path, lock, commits)
+}
+
+fn replace_shallow(path: &Path, lock: LockedFile, commits: &[ObjectId]) -> Result<(), GitdirError> {
     if !commits.is_empty() {
         return lock.commit(&shallow_text(commits));
     }
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(GitdirError::io(&path)(error)),
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(GitdirError::io(path)(error)),
         _ => Ok(()),
     }
 }
