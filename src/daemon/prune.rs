@@ -3,7 +3,7 @@
 //! Looks only where something changed: a gitdir whose pack directory is as it
 //! was when nothing could be removed is passed over with one `stat`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use gix::ObjectId;
 use parking_lot::Mutex;
 
 use super::Daemon;
+use crate::git::door::tree_of;
 use crate::git::gitdir;
 use crate::store::{Store, StoreError};
 
@@ -51,7 +52,7 @@ impl Daemon {
             }
             drop(known);
             let pruned = gitdir::probe(&repository.gitdir).and_then(|found| {
-                gitdir::prune_packs(&repository.gitdir, found.object_format, AGE, |ids| lacking(&self.store, ids))
+                gitdir::prune_packs(&repository.gitdir, found.object_format, AGE, |ids| kinds(&self.store, ids))
             });
             match pruned {
                 Ok(pruned) if pruned.packs > 0 => {
@@ -77,8 +78,18 @@ impl Daemon {
     }
 }
 
-/// Those of `ids` that are neither a blob nor a tree of the store.
-fn lacking(store: &Store, ids: &[ObjectId]) -> Result<Vec<ObjectId>, StoreError> {
+/// Which of `ids` are trees of the store; `None` when one is neither a tree nor a blob of it.
+fn kinds(store: &Store, ids: &[ObjectId]) -> Result<Option<Vec<bool>>, StoreError> {
     let no_blobs = store.missing_blobs(ids)?;
-    store.missing_trees(&no_blobs)
+    if !store.missing_trees(&no_blobs)?.is_empty() {
+        return Ok(None);
+    }
+    // A tree whose listing gives another object would not be given by the door.
+    for id in &no_blobs {
+        if store.tree(id)?.and_then(|listing| tree_of(id, &listing)).is_none() {
+            return Ok(None);
+        }
+    }
+    let trees: HashSet<&ObjectId> = no_blobs.iter().collect();
+    Ok(Some(ids.iter().map(|id| trees.contains(id)).collect()))
 }

@@ -48,18 +48,22 @@ pub struct Pruned {
     pub young: usize,
 }
 
+/// An object, and whether it is a tree: Git takes the kind that a tree says for true.
+type Name = (ObjectId, bool);
+
 struct Pack {
     /// The path without its suffix.
     stem: PathBuf,
     names: bool,
 }
 
-/// Removes promisor packs older than `age` of which `missing` (in the store) names no object.
+/// Removes promisor packs older than `age` all of whose objects the store has: `kinds` then tells which of them are
+/// trees, the others being blobs.
 pub fn prune_packs<E>(
     common: &Path,
     hash: HashKind,
     age: Duration,
-    mut missing: impl FnMut(&[ObjectId]) -> Result<Vec<ObjectId>, E>,
+    mut kinds: impl FnMut(&[ObjectId]) -> Result<Option<Vec<bool>>, E>,
 ) -> Result<Pruned, GitdirError>
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -67,8 +71,8 @@ where
     let mut pruned = Pruned::default();
     let directory = common.join("objects/pack");
     let mut removed: Vec<PathBuf> = Vec::new();
-    let mut names: BTreeSet<ObjectId> = BTreeSet::new();
-    let mut old_names: Vec<(usize, PathBuf, Vec<ObjectId>)> = Vec::new();
+    let mut names: BTreeSet<Name> = BTreeSet::new();
+    let mut old_names: Vec<(usize, PathBuf, Vec<Name>)> = Vec::new();
     for pack in packs(&directory, age, &mut pruned)? {
         let Some(ids) = ids(&pack.stem, hash)? else { continue };
         if pack.names {
@@ -76,12 +80,13 @@ where
             old_names.push((told.len(), pack.stem, told));
             continue;
         }
-        if ids.is_empty() || !missing(&ids).map_err(|error| GitdirError::Sink(error.into()))?.is_empty() {
+        let Some(trees) = kinds(&ids).map_err(|error| GitdirError::Sink(error.into()))? else { continue };
+        if ids.is_empty() {
             continue;
         }
         pruned.packs += 1;
         pruned.objects += ids.len();
-        names.extend(ids);
+        names.extend(ids.into_iter().zip(trees));
         removed.push(pack.stem);
     }
     if removed.is_empty() {
@@ -155,7 +160,7 @@ fn ids(stem: &Path, hash: HashKind) -> Result<Option<Vec<ObjectId>>, GitdirError
 }
 
 /// What the trees of a pack of names name.
-fn tree_names(stem: &Path, hash: HashKind) -> Result<Vec<ObjectId>, GitdirError> {
+fn tree_names(stem: &Path, hash: HashKind) -> Result<Vec<Name>, GitdirError> {
     let path = stem.with_extension("pack");
     let content = fs::read(&path).map_err(GitdirError::io(&path))?;
     let mut told = Told { ids: Vec::new(), length: hash.len_in_bytes() };
@@ -166,7 +171,7 @@ fn tree_names(stem: &Path, hash: HashKind) -> Result<Vec<ObjectId>, GitdirError>
 }
 
 struct Told {
-    ids: Vec<ObjectId>,
+    ids: Vec<Name>,
     length: usize,
 }
 
@@ -175,7 +180,7 @@ impl crate::hydrate::remote::Sink for Told {
         let mut rest = &data[..];
         while let Some(nul) = rest.iter().position(|&byte| byte == 0) {
             let Some(id) = rest.get(nul + 1..nul + 1 + self.length) else { break };
-            self.ids.push(ObjectId::from_bytes_or_panic(id));
+            self.ids.push((ObjectId::from_bytes_or_panic(id), rest.starts_with(b"40000 ")));
             rest = &rest[nul + 1 + self.length..];
         }
         Ok(())
@@ -189,10 +194,10 @@ impl crate::hydrate::remote::Sink for Told {
     }
 }
 
-/// Writes a pack of trees that name `ids`, and returns its path without suffix.
-fn write_names(directory: &Path, hash: HashKind, ids: &[ObjectId]) -> Result<PathBuf, GitdirError> {
+/// Writes a pack of trees that name objects, and returns its path without suffix.
+fn write_names(directory: &Path, hash: HashKind, names: &[Name]) -> Result<PathBuf, GitdirError> {
     let failed = |error: io::Error| GitdirError::io(directory)(error);
-    let trees: Vec<Vec<u8>> = ids.chunks(NAMES_IN_TREE).map(tree).collect();
+    let trees: Vec<Vec<u8>> = names.chunks(NAMES_IN_TREE).map(tree).collect();
     let mut pack = b"PACK\0\0\0\x02".to_vec();
     pack.extend_from_slice(&u32::try_from(trees.len()).map_err(|error| failed(io::Error::other(error)))?.to_be_bytes());
     let mut rows = Vec::new();
@@ -225,10 +230,11 @@ fn write_names(directory: &Path, hash: HashKind, ids: &[ObjectId]) -> Result<Pat
 }
 
 /// A tree whose entries are called by their number.
-fn tree(ids: &[ObjectId]) -> Vec<u8> {
+fn tree(names: &[Name]) -> Vec<u8> {
     let mut tree = Vec::new();
-    for (number, id) in ids.iter().enumerate() {
-        tree.extend_from_slice(format!("100644 {number:05x}\0").as_bytes());
+    for (number, (id, is_tree)) in names.iter().enumerate() {
+        let mode = if *is_tree { "40000" } else { "100644" };
+        tree.extend_from_slice(format!("{mode} {number:05x}\0").as_bytes());
         tree.extend_from_slice(id.as_bytes());
     }
     tree
