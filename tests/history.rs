@@ -15,7 +15,7 @@ use serde_json::Value;
 /// Commits of [`long`].
 const COMMITS: usize = 3000;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// A repository of [`COMMITS`] commits, with a merge every tenth, served to whoever asks.
 fn long(dir: &Path) -> String {

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::proxy::wide_behind_proxy;
-use common::repos::{self, commit_all, init, noise, write};
+use common::repos::{commit_all, init, noise, write};
 use common::{COMMAND_LIMIT, Fixture, eventually, git_out, read, run, text};
 
 /// Requests sent to the real remote so far.
@@ -139,14 +139,14 @@ fn packs_that_repeat_the_store_go_and_git_goes_on() {
     reader.args(["cat-file", "--batch"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut reader = reader.spawn().expect("git starts");
     let mut ask = reader.stdin.take().expect("piped");
-    let mut hear = BufReader::new(reader.stdout.take().expect("piped"));
+    let mut answers = BufReader::new(reader.stdout.take().expect("piped"));
     let mut get = |name: &str| {
         writeln!(ask, "HEAD:{name}").expect("git listens");
         let mut head = String::new();
-        hear.read_line(&mut head).expect("git answers");
+        answers.read_line(&mut head).expect("git answers");
         let size: usize = head.trim_end().rsplit(' ').next().and_then(|size| size.parse().ok()).expect(&head);
         let mut bytes = vec![0; size + 1];
-        hear.read_exact(&mut bytes).expect("git answers");
+        answers.read_exact(&mut bytes).expect("git answers");
         bytes.pop();
         bytes
     };

@@ -66,14 +66,9 @@ const fn state(state: HistoryState) -> &'static str {
 
 /// A history in a line.
 pub(super) fn sentence(history: &HistoryStatus) -> String {
-    let mut text = state(history.state).to_owned();
-    if let Some(commits) = history.commits {
-        text += &format!(", {} commits", grouped(commits));
-    }
-    if let Some(reason) = &history.reason {
-        text += &format!(" ({reason})");
-    }
-    text
+    let commits = history.commits.map_or_else(String::new, |commits| format!(", {} commits", grouped(commits)));
+    let reason = history.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+    format!("{}{commits}{reason}", state(history.state))
 }
 
 #[cfg(test)]

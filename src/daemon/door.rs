@@ -62,7 +62,7 @@ impl Source for Daemons {
     fn next(&mut self) -> Result<Option<Head>, String> {
         loop {
             let Some(stream) = &mut self.stream else { return Ok(None) };
-            if let Some(head) = stream.next().map_err(|failure| failure.message)? {
+            if let Some(head) = stream.next_object().map_err(|failure| failure.message)? {
                 return Ok(Some(head));
             }
             self.stream = None;

@@ -180,7 +180,7 @@ impl Daemon {
                 }
                 Err(trouble) => {
                     connection = None;
-                    self.note(&repository, &backfill, trouble);
+                    note(&repository, &backfill, trouble);
                     // Whoever mounts or resumes meanwhile wants it tried at once.
                     let _ = tokio::time::timeout(pause, backfill.wake.notified()).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -198,23 +198,6 @@ impl Daemon {
                 return;
             }
             tokio::time::sleep(YIELD_PERIOD).await;
-        }
-    }
-
-    fn note(&self, repository: &Repository, backfill: &Backfill, trouble: Trouble) {
-        let (failure, for_ever) = match trouble {
-            Trouble::Remote(error) => {
-                let for_ever = matches!(error.kind, FailureKind::Unsupported | FailureKind::Missing);
-                (Failure::from(error), for_ever)
-            }
-            Trouble::Other(failure) => (failure, false),
-        };
-        tracing::warn!(repository = repository.url, "history: {failure}");
-        *backfill.trouble.lock() = Some(failure.message.clone());
-        if for_ever
-            && let Err(error) = gitdir::set_history(&repository.gitdir, |state| state.failed = Some(failure.message))
-        {
-            tracing::error!("history: {error}");
         }
     }
 
@@ -257,6 +240,24 @@ impl Daemon {
             }
         }
         status
+    }
+}
+
+/// Says why a step failed, and whether another will not do better.
+fn note(repository: &Repository, backfill: &Backfill, trouble: Trouble) {
+    let (failure, for_ever) = match trouble {
+        Trouble::Remote(error) => {
+            let for_ever = matches!(error.kind, FailureKind::Unsupported | FailureKind::Missing);
+            (Failure::from(error), for_ever)
+        }
+        Trouble::Other(failure) => (failure, false),
+    };
+    tracing::warn!(repository = repository.url, "history: {failure}");
+    *backfill.trouble.lock() = Some(failure.message.clone());
+    if for_ever
+        && let Err(error) = gitdir::set_history(&repository.gitdir, |state| state.failed = Some(failure.message))
+    {
+        tracing::error!("history: {error}");
     }
 }
 

@@ -240,8 +240,7 @@ fn filter(extent: Extent, server: &Capabilities, trees_filter: bool) -> Option<S
     match extent {
         _ if !server.filter => None,
         Extent::Objects if trees_filter => Some("tree:0".to_owned()),
-        Extent::Objects => Some("blob:none".to_owned()),
-        Extent::Exact | Extent::Trees => Some("blob:none".to_owned()),
+        Extent::Objects | Extent::Exact | Extent::Trees => Some("blob:none".to_owned()),
         // Git's limit is the first size that stays behind.
         Extent::Everything { max_blob_bytes } => {
             max_blob_bytes.map(|bytes| format!("blob:limit={}", bytes.saturating_add(1)))

@@ -39,7 +39,7 @@ impl Client {
 
 impl ObjectStream {
     /// What comes next; `None` at the end.
-    pub fn next(&mut self) -> Result<Option<Head>, Failure> {
+    pub fn next_object(&mut self) -> Result<Option<Head>, Failure> {
         let [code] = self.array()?;
         let kind = match code {
             END => return Ok(None),

@@ -105,16 +105,18 @@ impl<'a> Requests<'a> {
     }
 
     fn skip(&mut self, arguments: bool) -> Result<(), Refused> {
-        let mut left = LINES;
-        while arguments {
+        if !arguments {
+            return Ok(());
+        }
+        for _ in 0..LINES {
             match self.packet()? {
-                Some(Packet::Flush) => break,
-                Some(Packet::Data(_)) if left > 0 => left -= 1,
+                Some(Packet::Flush) => return Ok(()),
+                Some(Packet::Data(_)) => {}
                 None => return Err(cut()),
-                Some(_) => return Err(refused("the request is too long or malformed")),
+                Some(Packet::Delimiter) => return Err(refused("a delimiter amid the arguments")),
             }
         }
-        Ok(())
+        Err(refused("the request is too long"))
     }
 
     fn fetch(&mut self) -> Result<Command, Refused> {
