@@ -11,6 +11,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::access::hour_now;
 use super::blob::{self, Encoded};
+use super::converted::{self, Converted};
 use super::db::Wait;
 use super::error::{Failure, StoreError};
 use super::pack::{self, CHUNK_BYTES, UNIT};
@@ -31,6 +32,7 @@ pub struct Batch {
     blobs: Vec<(ObjectId, Encoded, usize)>,
     trees: Vec<(ObjectId, Listing)>,
     sizes: Vec<(ObjectId, u64)>,
+    converted: Vec<(ObjectId, Converted)>,
     seen: HashSet<ObjectId>,
     raw_bytes: u64,
 }
@@ -59,9 +61,14 @@ impl Batch {
         self.sizes.push((id, raw_size));
     }
 
+    /// Adds what is known of a converted file. Its bytes, if it changed, are added as a blob of the same id.
+    pub fn converted(&mut self, id: ObjectId, converted: Converted) {
+        self.converted.push((id, converted));
+    }
+
     /// Objects in it.
     pub fn len(&self) -> usize {
-        self.blobs.len() + self.trees.len() + self.sizes.len()
+        self.blobs.len() + self.trees.len() + self.sizes.len() + self.converted.len()
     }
 
     /// Whether there are none.
@@ -134,6 +141,9 @@ fn write_batch(txn: &WriteTransaction, batch: &Batch) -> Result<(), Failure> {
             seal(id.as_bytes(), &mut row);
             sizes.insert(id.as_bytes(), row.as_slice())?;
         }
+    }
+    if !batch.converted.is_empty() {
+        converted::write(txn, &batch.converted)?;
     }
     added.add_to(&mut txn.open_table(COUNTERS)?)
 }

@@ -13,6 +13,7 @@
 mod access;
 mod batch;
 mod blob;
+mod converted;
 mod db;
 mod error;
 pub mod git_tree;
@@ -38,6 +39,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use batch::Batch;
+pub use converted::{Converted, converted_id};
 pub use error::{StoreError, StoreErrorKind};
 pub use git_tree::{TreeError, listing_from_git, tree_bytes};
 pub use large::LargeBlob;

@@ -42,6 +42,8 @@ pub(super) const JOURNAL: TableDefinition<(u64, u64), &[u8]> = TableDefinition::
 pub(super) const JOURNAL_PATHS: TableDefinition<(u64, &[u8]), u64> = TableDefinition::new("journal_paths");
 /// Workspace → JSON ([`super::overlay::Folded`]), sealed: how far its write-ahead file is in these tables.
 pub(super) const FOLDED: TableDefinition<u64, &[u8]> = TableDefinition::new("overlay_folded");
+/// Id of a converted file → what it is, sealed ([`super::converted`]).
+pub(super) const CONVERTED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("converted");
 /// Object id → hours since 1970 of its last use.
 pub(super) const ACCESS: TableDefinition<&[u8], u32> = TableDefinition::new("access");
 /// Next free numbers and running totals, by name.
@@ -53,11 +55,18 @@ const SCHEMA: &str = "schema";
 pub(super) type Step = fn(&WriteTransaction) -> Result<(), Failure>;
 
 /// `STEPS[n]` leads from version n + 1 to n + 2. Append; never change or remove one.
-pub(super) const STEPS: &[Step] = &[|txn| {
-    txn.open_table(WANTS)?;
-    txn.open_table(WARMED)?;
-    Ok(())
-}, create_overlay];
+pub(super) const STEPS: &[Step] = &[
+    |txn| {
+        txn.open_table(WANTS)?;
+        txn.open_table(WARMED)?;
+        Ok(())
+    },
+    create_overlay,
+    |txn| {
+        txn.open_table(CONVERTED)?;
+        Ok(())
+    },
+];
 
 fn create_overlay(txn: &WriteTransaction) -> Result<(), Failure> {
     txn.open_table(OVERLAY)?;
@@ -138,7 +147,7 @@ fn version(db: &impl ReadableDatabase) -> Result<Option<u64>, Failure> {
 fn create(db: &Database, newest: u64) -> Result<u64, Failure> {
     let mut txn = db.begin_write()?;
     txn.set_quick_repair(true);
-    for table in [BLOBS, TREES, SIZES, TREE_SIZES, WARMED] {
+    for table in [BLOBS, TREES, SIZES, TREE_SIZES, WARMED, CONVERTED] {
         txn.open_table(table)?;
     }
     for table in [WORKSPACES, REPOSITORIES, CHUNKS, WANTS] {
