@@ -33,6 +33,7 @@ impl From<IndexError> for Failure {
         match error {
             IndexError::Store(error) => error.into(),
             IndexError::MissingTree(_) => Self::new(FailureClass::NotFound, error.to_string()),
+            IndexError::Attributes(_) => Self::new(FailureClass::Other, error.to_string()),
         }
     }
 }

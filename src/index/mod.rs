@@ -2,8 +2,9 @@
 //!
 //! In reading order: [`ino`] numbers inodes; [`view`] looks names up in the
 //! packed trees of one generation; [`walk`] visits a whole tree; [`generation`]
-//! publishes a commit.
+//! publishes a commit; [`convert`] is the contract with checkout conversions.
 
+pub mod convert;
 pub mod generation;
 pub mod ino;
 pub mod overlay;
@@ -22,4 +23,7 @@ pub enum IndexError {
     /// A tree of the generation is not in the store.
     #[error("tree {0} is not in the cache")]
     MissingTree(ObjectId),
+    /// Attributes can't be used.
+    #[error("attributes: {0}")]
+    Attributes(String),
 }

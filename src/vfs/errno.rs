@@ -56,7 +56,7 @@ impl From<&IndexError> for Errno {
     fn from(error: &IndexError) -> Self {
         match error {
             IndexError::Store(error) => error.into(),
-            IndexError::MissingTree(_) => Self::EIO,
+            IndexError::MissingTree(_) | IndexError::Attributes(_) => Self::EIO,
         }
     }
 }
