@@ -118,6 +118,10 @@ const KEYS: &[(&str, Set)] = &[
         s.git.history = word(v, &HistoryMode::ALL, HistoryMode::as_str)?;
         Ok(())
     }),
+    ("git.filter_timeout", |s, v| {
+        s.git.filter_timeout = duration(v, Duration::from_secs(1)..=Duration::from_hours(24))?;
+        Ok(())
+    }),
 ];
 
 /// The settings `text` asks for; `file` is named in errors.
@@ -268,6 +272,7 @@ mod tests {
             [git]
             max_unfiltered_bytes = "0"
             history = "off"
+            filter_timeout = "7s"
         "#;
         let expected = Settings {
             network: Network { timeout: Duration::from_secs(5), connections: 3 },
@@ -291,7 +296,11 @@ mod tests {
             store: Store { cache_bytes: 2 << 20 },
             fuse: Fuse { threads: 1 },
             log: Log { level: LogLevel::Trace, max_bytes: 1_000_000, files: 2 },
-            git: Git { max_unfiltered_bytes: 0, history: HistoryMode::Off },
+            git: Git {
+                max_unfiltered_bytes: 0,
+                history: HistoryMode::Off,
+                filter_timeout: Duration::from_secs(7),
+            },
         };
         assert_eq!(read(text), Ok(expected));
         let mentioned = KEYS.iter().all(|(key, _)| text.contains(key.split_once('.').expect("dotted").1));

@@ -43,6 +43,9 @@ const FUSE_THREADS: usize = 2;
 const LOG_MAX_BYTES: u64 = 8 << 20;
 /// Rotated files kept, the current one included: with [`LOG_MAX_BYTES`] at most 32 MiB of log.
 const LOG_FILES: usize = 4;
+/// A filter driver that does nothing for this long is killed. Git LFS is silent while it downloads a file, so this is time
+/// for a gigabyte on a slow line; its readers can be interrupted sooner.
+const GIT_FILTER_TIMEOUT: Duration = Duration::from_mins(10);
 /// Largest pack taken in one go from a server without filters; beyond it the user is asked (`--allow-full`).
 const GIT_MAX_UNFILTERED_BYTES: u64 = 256 << 20;
 
@@ -139,6 +142,8 @@ pub struct Git {
     pub max_unfiltered_bytes: u64,
     /// Whether the history below what was mounted is fetched in the background.
     pub history: HistoryMode,
+    /// Longest silence of a filter driver before it is killed.
+    pub filter_timeout: Duration,
 }
 
 impl Default for Network {
@@ -189,7 +194,11 @@ impl Default for Log {
 
 impl Default for Git {
     fn default() -> Self {
-        Self { max_unfiltered_bytes: GIT_MAX_UNFILTERED_BYTES, history: HistoryMode::Background }
+        Self {
+            max_unfiltered_bytes: GIT_MAX_UNFILTERED_BYTES,
+            history: HistoryMode::Background,
+            filter_timeout: GIT_FILTER_TIMEOUT,
+        }
     }
 }
 

@@ -4,15 +4,14 @@
 //! protocol v2 (`protocol`), the pack stream ([`pack`]), and on top of them the
 //! remote that hydration uses ([`remote`]) and what `mount` fetches once
 //! ([`fetch_commit`]). To stock Git on this machine: the [`gitdir`], the
-//! [`index_file`], the [`fsmonitor`] hook and the object [`door`]. To people: [`pathspec`].
-//! [`index_file`] and the [`fsmonitor`] hook; [`convert`] does what its checkout
-//! does to files. To people: [`pathspec`].
+//! [`index_file`], the [`fsmonitor`] hook and the object [`door`]; [`convert`] does
+//! what its checkout does to files. To people: [`pathspec`].
 //!
 //! It refuses to speak older protocols, to write credentials anywhere, and to
 //! hand on an object it did not hash itself.
 
-pub mod door;
 pub mod convert;
+pub mod door;
 pub mod environment;
 pub mod error;
 pub mod fetch_commit;

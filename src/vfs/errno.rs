@@ -1,8 +1,10 @@
 //! The only place where an errno is chosen.
 
+use super::convert::ConversionError;
 use crate::hydrate::{FailureKind, RemoteError};
 use crate::index::IndexError;
 use crate::index::overlay::OverlayError;
+use crate::index::convert::{ConvertError, ConvertErrorKind, RulesError};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// A POSIX error number, positive.
@@ -49,6 +51,30 @@ impl From<&RemoteError> for Errno {
 impl From<&StoreError> for Errno {
     fn from(error: &StoreError) -> Self {
         Self(if error.kind == StoreErrorKind::Full { libc::ENOSPC } else { libc::EIO })
+    }
+}
+
+impl From<&ConvertError> for Errno {
+    fn from(error: &ConvertError) -> Self {
+        Self(if error.kind == ConvertErrorKind::Full { libc::ENOSPC } else { libc::EIO })
+    }
+}
+
+impl From<&ConversionError> for Errno {
+    fn from(error: &ConversionError) -> Self {
+        match error {
+            ConversionError::Convert(error) => error.into(),
+            ConversionError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<&RulesError> for Errno {
+    fn from(error: &RulesError) -> Self {
+        match error {
+            RulesError::Index(error) => error.into(),
+            RulesError::Missing(_) => Self::EIO,
+        }
     }
 }
 

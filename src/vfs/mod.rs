@@ -3,12 +3,14 @@
 //! In reading order: [`attr`] and [`errno`] are the vocabulary; [`inode`] maps
 //! numbers to files; [`ops`] holds every operation as a plain function,
 //! testable without a mount, [`write`] those that change something; [`fuse`] is the one place that speaks FUSE;
+//! [`convert`] is where files that a checkout converts get their bytes and sizes;
 //! `mount` attaches a connection to a directory; `latency` keeps CPUs awake during bursts; [`interrupt`] notices that a waiting reader was killed.
 //!
 //! No operation waits: what needs the network comes back as a future.
 
 mod ahead;
 pub mod attr;
+pub mod convert;
 pub mod errno;
 pub mod fuse;
 pub mod inode;
