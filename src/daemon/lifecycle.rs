@@ -283,6 +283,9 @@ impl Daemon {
             {
                 tracing::warn!("{failure}");
             }
+            if let Some(converter) = live.shown().and_then(|shown| shown.converter.clone()) {
+                converter.close();
+            }
         }
         for live in self.all() {
             self.close_overlay(live.row().id);

@@ -7,6 +7,7 @@
 
 pub mod bring;
 pub mod client;
+mod convert;
 pub mod door;
 pub mod failure;
 pub mod history;
@@ -64,6 +65,7 @@ pub struct Daemon {
     workspaces: Mutex<BTreeMap<WorkspaceId, Arc<Live>>>,
     // Guards the map alone; one hydrator serves all workspaces of a repository.
     hydrators: Mutex<HashMap<RepositoryId, Hydrator>>,
+    attributes: convert::AttributeBlobs,
     // One preparation a repository at a time, so that nothing is fetched twice.
     preparing: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     // Sessions that were detached while files in them were open, until those are closed.
@@ -131,6 +133,7 @@ fn start(config: &Config) -> Result<(), Failure> {
         runtime: runtime.handle().clone(),
         workspaces: Mutex::default(),
         hydrators: Mutex::default(),
+        attributes: convert::AttributeBlobs::default(),
         preparing: Mutex::default(),
         detached: Mutex::default(),
         overlays: Mutex::default(),

@@ -14,7 +14,7 @@ use gix::ObjectId;
 
 use super::protocol::{Failure, FailureClass, Progress};
 use super::workspace::Live;
-use super::{Daemon, bring, worktree};
+use super::{Daemon, bring, convert, worktree};
 use crate::git::door::link::DoorTarget;
 use crate::git::gitdir::{self, BranchRecorded, GitdirSpec, HeadSpec};
 use crate::git::remote::{ConnectOptions, GitConnection, GitRemote, Resolved};
@@ -25,6 +25,7 @@ use crate::index::generation;
 use crate::index::view::View;
 use crate::store::{Depth, GenerationRecord, Repository, RepositoryId, Workspace, WorkspaceState};
 use crate::vfs::Shown;
+use crate::vfs::convert::Converter;
 
 /// More files than any workspace has: a tree that claims more is a bomb, not a project.
 const FILE_LIMIT: u64 = 20_000_000;
@@ -202,7 +203,8 @@ pub fn prepare(daemon: &Daemon, live: &Arc<Live>, job: &Job, answered: Answered)
     let head = record_head(&repository, &row, &resolved)?;
     worktree::write(daemon, &repository, &mut row, &record, &head)?;
     let hydrator = hydrator(daemon, &repository, remote, Some(connection));
-    let shown = show(daemon, &row, record, hydrator)?;
+    let converter = convert::converter(daemon, &repository, &row, &record, job.environment.clone(), &hydrator, true)?;
+    let shown = show(daemon, &row, record, hydrator, converter)?;
     live.replace(row);
     Ok(shown)
 }
@@ -233,13 +235,20 @@ pub fn reopen(daemon: &Daemon, live: &Live) -> Result<Shown, Failure> {
         tracing::warn!(workspace = row.name, "Git can't ask for objects: {failure}");
     }
     let hydrator = hydrator(daemon, &repository, remote_of(daemon, &repository)?, None);
-    let shown = show(daemon, &row, record, hydrator)?;
+    let converter = convert::converter(daemon, &repository, &row, &record, Vec::new(), &hydrator, false)?;
+    let shown = show(daemon, &row, record, hydrator, converter)?;
     row.state = WorkspaceState::Ready;
     live.replace(row);
     Ok(shown)
 }
 
-fn show(daemon: &Daemon, row: &Workspace, record: GenerationRecord, hydrator: Hydrator) -> Result<Shown, Failure> {
+fn show(
+    daemon: &Daemon,
+    row: &Workspace,
+    record: GenerationRecord,
+    hydrator: Hydrator,
+    converter: Option<Arc<Converter>>,
+) -> Result<Shown, Failure> {
     let admin = row.admin.as_ref().ok_or_else(|| Failure::new(FailureClass::Other, "the worktree has no entry"))?;
     Ok(Shown {
         view: View::new(daemon.store.clone(), record),
@@ -249,6 +258,7 @@ fn show(daemon: &Daemon, row: &Workspace, record: GenerationRecord, hydrator: Hy
         prefetch: daemon.config.settings.hydrate.prefetch,
         learning: tokio::sync::watch::channel(false).0,
         owner: Owner(row.id.0),
+        converter,
         root: row.path.clone(),
     })
 }

@@ -6,13 +6,14 @@
 use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Daemon;
+use super::{Daemon, convert, prepare};
 use super::protocol::{Failure, FailureClass};
 use super::workspace::Live;
 use crate::index::generation::{self, Commit};
-use crate::index::overlay::reconcile::{Moved, Rule};
+use crate::index::overlay::reconcile::Rule;
 use crate::index::overlay::settle::Difference;
 use crate::index::view::View;
+use crate::store::Workspace;
 use crate::vfs::Shown;
 
 impl Daemon {
@@ -43,20 +44,29 @@ impl Daemon {
     /// Compares what changed lately with the base.
     pub(super) fn settle(&self, live: &Live) -> Result<(), Failure> {
         let shown = shown(live)?;
-        Ok(shown.overlay.settle(&self.store, &shown.view, live.fs().inodes())?)
+        let converts = |path: &[u8], id| {
+            let converter = shown.converter.as_ref();
+            converter.is_some_and(|converter| converter.applies(&shown.view, path, id))
+        };
+        Ok(shown.overlay.settle(&self.store, &shown.view, live.fs().inodes(), &converts)?)
     }
 
     fn publish_moved(&self, live: &Live, commit: &Commit, origin: &str, rule: Rule<'_>) -> Result<(), Failure> {
         let _turn = live.moving();
         let forgetter = live.forgetter();
-        let moved = live.fs().moved(|inodes| -> Result<Moved, Failure> {
-            let before = shown(live)?;
-            let mut row = live.row();
-            let record = generation::next(&self.store, &mut row, commit, origin, now())?;
+        let before = shown(live)?;
+        let mut row = live.row();
+        let record = generation::next(&self.store, &mut row, commit, origin, now())?;
+        let repository = prepare::repository_of(self, row.repository)?;
+        let converter =
+            convert::converter(self, &repository, &row, &record, Vec::new(), &before.hydrator, false)?;
+        let (moved, converts) = live.fs().moved(|inodes| -> Result<_, Failure> {
+            let row = Workspace { current: row.current, base_time: row.base_time, ..live.row() };
             let moved = before.overlay.reconcile(&before.view, inodes, rule, &record, &row)?;
             live.replace(row);
-            live.open(Shown { view: View::new(self.store.clone(), record), ..Shown::clone(&before) });
-            Ok(moved)
+            let converts = converter.is_some() || before.converter.is_some();
+            live.open(Shown { view: View::new(self.store.clone(), record), converter, ..Shown::clone(&before) });
+            Ok((moved, converts))
         })?;
         // Outside of the lock: the kernel may first want an answer.
         if let Some(forgetter) = forgetter {
@@ -65,6 +75,10 @@ impl Daemon {
             }
             for ino in &moved.inodes {
                 forgetter.inode(*ino);
+            }
+            if converts && matches!(rule, Rule::Follow(_)) {
+                // Other attributes make other bytes of the same blob.
+                live.fs().inodes().each(|ino| forgetter.inode(ino));
             }
         }
         Ok(())

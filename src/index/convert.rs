@@ -140,6 +140,17 @@ pub fn attribute_blobs(store: &Store, root: ObjectId) -> Result<Vec<ObjectId>, I
 
 /// The tree at `directory` and the attribute files from the root down to it. `None`: there is no such directory.
 pub fn chain(view: &View, directory: &[u8]) -> Result<Option<(ObjectId, Vec<AttributesFile>)>, IndexError> {
+    let (tree, files) = descend(view, directory)?;
+    Ok(tree.map(|tree| (tree, files)))
+}
+
+/// The attribute files above a directory that the generation may not have.
+pub fn attribute_chain(view: &View, directory: &[u8]) -> Result<Vec<AttributesFile>, IndexError> {
+    Ok(descend(view, directory)?.1)
+}
+
+/// The tree of `directory`, if there is one, and the attribute files on the way, as far as it goes.
+fn descend(view: &View, directory: &[u8]) -> Result<(Option<ObjectId>, Vec<AttributesFile>), IndexError> {
     let mut tree = view.generation().tree.0;
     let mut found = Vec::new();
     let mut end = 0;
@@ -151,13 +162,13 @@ pub fn chain(view: &View, directory: &[u8]) -> Result<Option<(ObjectId, Vec<Attr
         let rest = &directory[end..];
         let rest = rest.strip_prefix(b"/").unwrap_or(rest);
         if rest.is_empty() {
-            return Ok(Some((tree, found)));
+            return Ok((Some(tree), found));
         }
         let name = rest.split(|byte| *byte == b'/').next().unwrap_or(rest);
         end = directory.len() - rest.len() + name.len();
         match here.find(name) {
             Some((_, entry)) if entry.kind == EntryKind::Directory => tree = entry.id,
-            _ => return Ok(None),
+            _ => return Ok((None, found)),
         }
     }
 }

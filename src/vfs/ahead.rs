@@ -63,6 +63,17 @@ enum Turn {
     NextDirectory(u32),
 }
 
+impl Turn {
+    /// How many files of the next directories are worth taking along; `None`: this is no walk.
+    fn walk(self) -> Option<usize> {
+        match self {
+            Self::First => None,
+            Self::SameDirectory => Some(0),
+            Self::NextDirectory(row) => Some((FIRST_NEIGHBOURS << (row - 1).min(8)).min(SIBLINGS)),
+        }
+    }
+}
+
 impl SizesInARow {
     /// Notes one more, in `directory`.
     fn next(&self, directory: Ino) -> Turn {
@@ -97,10 +108,17 @@ impl Fs {
             What::Blob { position, .. } => self.directory_of(shown, node.parent, &id, position)?.zip(Some(position)),
             _ => None,
         };
+        let turn = self.sizes_in_a_row.next(node.parent);
+        if shown.converter.is_some() {
+            let resolved = self.resolve_converted(shown, ino, id, turn.walk()).await;
+            self.sizes_in_a_row.done();
+            if let Some(resolved) = resolved? {
+                return Ok(resolved.size);
+            }
+        }
         let Some((directory, position)) = place else { return self.resolve_alone(shown, ino, id).await };
         let position = position as usize;
         let path = self.label(shown, ino);
-        let turn = self.sizes_in_a_row.next(node.parent);
         if shown.hydrator.offers_sizes() != Some(false) {
             match self.ask_for_sizes(shown, &directory, position, turn, &path).await {
                 Err(error) if error.kind == FailureKind::Unsupported => {}
@@ -139,6 +157,7 @@ impl Fs {
         let landed = shown.hydrator.hydrate(Want { id, size: None }, &path, shown.owner, &[]).wait().await;
         match landed.map_err(|error| Errno::from(&error))? {
             Landed::Bytes(bytes) => Ok(bytes.len() as u64),
+            Landed::Structure(..) => Err(Errno::EIO),
             Landed::Stored => self.known_size(&id)?.ok_or(Errno::EIO),
         }
     }
@@ -187,9 +206,9 @@ impl Fs {
             // One file, opened; the second of its directory tells that all are looked at.
             (Prefetch::Off, Turn::First | Turn::NextDirectory(_)) => Vec::new(),
             (_, Turn::First | Turn::SameDirectory) => own(),
-            (_, Turn::NextDirectory(row)) => {
+            (_, Turn::NextDirectory(_)) => {
                 let mut companions = own();
-                let budget = (FIRST_NEIGHBOURS << (row - 1).min(8)).min(SIBLINGS);
+                let budget = turn.walk().unwrap_or(0);
                 companions.extend(self.neighbours(shown, ino, budget.saturating_sub(companions.len())));
                 companions
             }
@@ -221,7 +240,7 @@ impl Fs {
 
     /// Up to `most` files of unknown size in the directories that a walk enters after `directory`: those below it, then
     /// those after it.
-    fn neighbours(&self, shown: &Shown, directory: Ino, most: usize) -> Vec<Want> {
+    pub(super) fn neighbours(&self, shown: &Shown, directory: Ino, most: usize) -> Vec<Want> {
         let mut found: Vec<Want> = Vec::new();
         let mut above = directory;
         let mut trees: Vec<ObjectId> = Vec::new();

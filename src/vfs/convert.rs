@@ -18,10 +18,10 @@ use tokio::sync::Semaphore;
 
 use crate::index::IndexError;
 use crate::index::convert::{
-    Conversion, Conversions, ConvertError, ConvertErrorKind, Output, RulesError, Source, chain,
+    Conversion, Conversions, ConvertError, ConvertErrorKind, Output, RulesError, Source, attribute_chain, chain,
 };
 use crate::index::view::{Directory, View};
-use crate::store::{Batch, Converted, Store, StoreError, StoreErrorKind};
+use crate::store::{Batch, Converted, EntryKind, Store, StoreError, StoreErrorKind};
 
 /// Conversions without a driver under way at once: as many as there are session threads.
 const BUILT_IN_PLACES: usize = 2;
@@ -44,8 +44,9 @@ pub struct Planned {
     rule: Arc<dyn Conversion>,
     /// The blob it is made of.
     pub source: ObjectId,
-    /// Under which its result is kept; also what its inode number is made of, so that other attributes make it another
-    /// file.
+    /// Its name in its directory.
+    name: Box<[u8]>,
+    /// Under which its result is kept.
     pub id: ObjectId,
     size: AtomicU64,
 }
@@ -106,17 +107,9 @@ impl Plans {
             // Symbolic links are never converted; directories and gitlinks have no size to get wrong.
             Self::Unknown => {
                 let entry = directory.listing().get(position)?;
-                let file = matches!(entry.kind, crate::store::EntryKind::File | crate::store::EntryKind::Executable);
+                let file = matches!(entry.kind, EntryKind::File | EntryKind::Executable);
                 if file { None } else { directory.size(position) }
             }
-        }
-    }
-
-    /// What the inode number of the entry `id` at `position` is made of.
-    pub fn identity(&self, position: usize, id: ObjectId) -> ObjectId {
-        match self {
-            Self::Plan(plan) => plan.get(position).map_or(id, |planned| planned.id),
-            Self::Raw | Self::Unknown => id,
         }
     }
 }
@@ -178,6 +171,33 @@ impl Converter {
         Ok(plan)
     }
 
+    /// The same for one file with the blob `id` that `view` may have no more at `path`: a plan with one entry.
+    pub fn plan_file(
+        &self,
+        view: &View,
+        path: &[u8],
+        kind: EntryKind,
+        id: ObjectId,
+    ) -> Result<Option<Arc<Plan>>, RulesError> {
+        let split = path.iter().rposition(|byte| *byte == b'/');
+        let (directory, name) = split.map_or((&b""[..], path), |at| (&path[..at], &path[at + 1..]));
+        let files = attribute_chain(view, directory)?;
+        let rules = self.conversions.rules(directory, &files, &mut std::iter::once((name, kind)))?;
+        let Some(rule) = rules.and_then(|rules| rules.into_iter().next().flatten()) else { return Ok(None) };
+        let converted = rule.id(&id, path);
+        let size = AtomicU64::new(UNKNOWN);
+        let planned = Planned { rule, source: id, name: Box::from(name), id: converted, size };
+        if let Some(known) = self.store.converted(&[converted]).map_err(IndexError::from)?.into_iter().next().flatten() {
+            planned.learn(known);
+        }
+        Ok(Some(Arc::new(Plan { directory: directory.to_vec(), entries: vec![Some(planned)] })))
+    }
+
+    /// Whether the file at `path` with the blob `id` is shown otherwise than its blob is, or may be.
+    pub fn applies(&self, view: &View, path: &[u8], id: ObjectId) -> bool {
+        !matches!(self.plan_file(view, path, EntryKind::File, id), Ok(None))
+    }
+
     fn planned(
         &self,
         path: &[u8],
@@ -188,7 +208,8 @@ impl Converter {
         let entry = |(entry, rule): (crate::store::Entry<'_>, Option<Arc<dyn Conversion>>)| {
             let rule = rule?;
             let id = rule.id(&entry.id, &[path, slash, entry.name].concat());
-            Some(Planned { rule, source: entry.id, id, size: AtomicU64::new(UNKNOWN) })
+            let name = Box::from(entry.name);
+            Some(Planned { rule, source: entry.id, name, id, size: AtomicU64::new(UNKNOWN) })
         };
         let entries: Vec<Option<Planned>> = directory.listing().iter().zip(rules).map(entry).collect();
         let ids: Vec<ObjectId> = entries.iter().flatten().map(|planned| planned.id).collect();
@@ -201,12 +222,11 @@ impl Converter {
         Ok(Plan { directory: path.to_vec(), entries })
     }
 
-    /// Converts the entry at `position` of `directory`, whose raw bytes are in `raw` or in the store, and with it what of
+    /// Converts the entry at `position` of `plan`, whose raw bytes are in `raw` or in the store, and with it what of
     /// its siblings can be converted without a driver, without the network, and is not yet. `false`: the raw bytes are
     /// not there.
     pub async fn convert(
         self: &Arc<Self>,
-        directory: &Arc<Directory>,
         plan: &Arc<Plan>,
         position: usize,
         raw: HashMap<ObjectId, Bytes>,
@@ -215,18 +235,17 @@ impl Converter {
         let lane = planned.rule.lane().unwrap_or(&self.built_in);
         let closed = || ConvertError::new(ConvertErrorKind::Closed, "the workspace is being unmounted");
         let place = Arc::clone(lane).acquire_owned().await.map_err(|_| closed())?;
-        let (converter, directory, plan) = (Arc::clone(self), Arc::clone(directory), Arc::clone(plan));
+        let (converter, plan) = (Arc::clone(self), Arc::clone(plan));
         let work = move || {
             // The place is given back when the work ends, whether or not somebody still waits for it.
             let _place = place;
-            converter.convert_now(&directory, &plan, position, &raw)
+            converter.convert_now(&plan, position, &raw)
         };
         tokio::task::spawn_blocking(work).await.map_err(|_| closed())?
     }
 
     fn convert_now(
         &self,
-        directory: &Directory,
         plan: &Plan,
         position: usize,
         raw: &HashMap<ObjectId, Bytes>,
@@ -238,10 +257,10 @@ impl Converter {
         let Some(own) = self.raw(&planned.source, raw)? else { return Ok(false) };
         let mut batch = Batch::default();
         let mut done = Vec::new();
-        let converted = self.one(directory, plan, position, &own, &mut batch)?;
+        let converted = self.one(plan, position, &own, &mut batch)?;
         done.push((position, converted));
         if planned.rule.lane().is_none() {
-            self.siblings(directory, plan, position, raw, &mut batch, &mut done)?;
+            self.siblings(plan, position, raw, &mut batch, &mut done)?;
         }
         self.store.commit(batch)?;
         for (position, converted) in done {
@@ -268,7 +287,6 @@ impl Converter {
     /// Converts further entries of the directory whose blobs are here, up to a batch.
     fn siblings(
         &self,
-        directory: &Directory,
         plan: &Plan,
         position: usize,
         raw: &HashMap<ObjectId, Bytes>,
@@ -291,7 +309,7 @@ impl Converter {
             room = rest;
             if let Some(bytes) = self.raw(&id, raw)? {
                 // Whoever asks for this one is told why it failed.
-                if let Ok(converted) = self.one(directory, plan, at, &bytes, batch) {
+                if let Ok(converted) = self.one(plan, at, &bytes, batch) {
                     done.push((at, converted));
                 }
             }
@@ -310,17 +328,16 @@ impl Converter {
     /// Converts one entry into `batch`, or past it if it is large.
     fn one(
         &self,
-        directory: &Directory,
         plan: &Plan,
         position: usize,
         raw: &[u8],
         batch: &mut Batch,
     ) -> Result<Converted, ConversionError> {
-        let (Some(planned), Some(entry)) = (plan.get(position), directory.listing().get(position)) else {
+        let Some(planned) = plan.get(position) else {
             return Err(ConvertError::new(ConvertErrorKind::Local, "no such entry").into());
         };
         let slash: &[u8] = if plan.directory.is_empty() { b"" } else { b"/" };
-        let path = [&plan.directory[..], slash, entry.name].concat();
+        let path = [&plan.directory[..], slash, &planned.name].concat();
         let output = planned.rule.convert(&Source { id: planned.source, path: &path, raw })?;
         let made = |size, changed| Converted { source: planned.source, size, changed };
         let converted = match &output {

@@ -197,6 +197,12 @@ impl Inodes {
         names.join(&b'/')
     }
 
+    /// Calls `see` with every inode the kernel knows, without holding the table.
+    pub fn each(&self, see: impl FnMut(Ino)) {
+        let known: Vec<Ino> = self.nodes.lock().keys().map(|number| Ino(*number)).collect();
+        known.into_iter().for_each(see);
+    }
+
     /// Inodes the kernel knows.
     pub fn len(&self) -> usize {
         self.nodes.lock().len()

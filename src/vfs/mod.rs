@@ -11,6 +11,7 @@
 mod ahead;
 pub mod attr;
 pub mod convert;
+mod converted;
 pub mod errno;
 pub mod fuse;
 pub mod inode;

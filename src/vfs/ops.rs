@@ -19,6 +19,8 @@ use tokio::sync::watch;
 
 use super::ahead::SizesInARow;
 use super::attr::Attr;
+use super::convert::{Converter, Planned, Plans};
+use super::converted::Content as Made;
 use super::errno::Errno;
 use super::inode::{Inodes, What};
 use crate::config::Prefetch;
@@ -65,6 +67,8 @@ pub struct Shown {
     pub view: View,
     /// Where its contents come from.
     pub hydrator: Hydrator,
+    /// What a checkout makes of them; `None`: nothing.
+    pub converter: Option<Arc<Converter>>,
     /// What the user changed on top.
     pub overlay: Arc<Overlay>,
     /// Contents of the root's `.git`.
@@ -119,7 +123,7 @@ enum Source<'a> {
     /// The root's `.git`.
     Gitfile,
     /// The base, at that position.
-    Base { directory: &'a Directory, position: usize, what: What },
+    Base { directory: &'a Directory, position: usize, what: What, plans: &'a Plans },
     /// The overlay.
     Bound,
 }
@@ -211,7 +215,7 @@ impl Fs {
             Place::Base { directory, position, kind, id, ino } => {
                 let what = what_of(shown, kind, id, position);
                 let ino = self.inodes.look_up(ino, parent, name, what);
-                let size = directory.size(position);
+                let size = self.plans(shown, parent).size(&directory, position);
                 Ok(Found { attr: attr(shown, ino, what, size.unwrap_or(0))?, sized: size.is_some() })
             }
             Place::Bound { ino, node } => {
@@ -226,7 +230,11 @@ impl Fs {
     pub(super) fn weighed(&self, shown: &Shown, ino: Ino) -> Result<Option<Found>, Errno> {
         let Some((node, measured)) = shown.overlay.weigh(ino)? else { return Ok(None) };
         let size = match (&node.content, measured) {
-            (Content::Blob(id), None) => self.known_size(id)?,
+            (Content::Blob(id), None) => match self.plan_alone(shown, ino, &node, *id) {
+                Plans::Raw => self.known_size(id)?,
+                Plans::Plan(plan) => plan.get(0).and_then(Planned::size),
+                Plans::Unknown => None,
+            },
             _ => Some(0),
         };
         Ok(Some(Found { attr: Attr::node(ino, &node, measured, size.unwrap_or(0)), sized: size.is_some() }))
@@ -283,9 +291,15 @@ impl Fs {
             return attr(shown, ino, known.what, 0).map(Some);
         };
         let directory = self.directory_of(shown, known.parent, &id, position)?;
-        let noted = directory.as_ref().and_then(|directory| directory.size(position as usize));
-        let Some(size) = noted.map_or_else(|| self.known_size(&id), |size| Ok(Some(size)))? else { return Ok(None) };
-        if let Some(directory) = directory {
+        let plans = self.plans(shown, known.parent);
+        let noted = directory.as_ref().and_then(|directory| plans.size(directory, position as usize));
+        let raw = matches!(plans, Plans::Raw);
+        let size = match noted {
+            None if raw => self.known_size(&id)?,
+            noted => noted,
+        };
+        let Some(size) = size else { return Ok(None) };
+        if let Some(directory) = directory.filter(|_| raw) {
             directory.learn(position as usize, size);
         }
         attr(shown, ino, known.what, size).map(Some)
@@ -338,11 +352,19 @@ impl Fs {
             },
             Err(errno) => return Answer::Ready(Err(errno)),
         };
-        match self.store.read_at(&id, offset, len) {
+        let (held, converted) = match self.content(shown, ino, id) {
+            Ok(Made::Raw) => (Some(id), false),
+            Ok(Made::Converted(made)) => (Some(made), true),
+            Ok(Made::Unknown) => (None, true),
+            Err(errno) => return Answer::Ready(Err(errno)),
+        };
+        match held.map_or(Ok(None), |held| self.store.read_at(&held, offset, len)) {
             Ok(Some(bytes)) => {
                 self.metrics.hits.inc();
-                if offset == 0 {
-                    self.store.touch(&id);
+                if offset == 0
+                    && let Some(held) = held
+                {
+                    self.store.touch(&held);
                 }
                 self.metrics.read_seconds.observe(begun.elapsed().as_secs_f64());
                 Answer::Ready(Ok(bytes))
@@ -351,7 +373,11 @@ impl Fs {
                 self.metrics.misses.inc();
                 let (fs, shown) = (Arc::clone(self), Arc::clone(shown));
                 Answer::wait(async move {
-                    let result = fs.hydrated(&shown, ino, id, offset, len).await;
+                    let result = if converted {
+                        fs.read_converted(&shown, ino, id, offset, len).await
+                    } else {
+                        fs.hydrated(&shown, ino, id, offset, len).await
+                    };
                     fs.metrics.read_seconds.observe(begun.elapsed().as_secs_f64());
                     result
                 })
@@ -453,7 +479,7 @@ impl Fs {
         }
         if let Some(rows) = shown.overlay.rows(&shown.view, &self.inodes, ino)? {
             let first = rows.rows.partition_point(|row| row.cookie + 3 <= offset);
-            if !Self::list_changed(shown, ino, &rows, first, &mut add) {
+            if !Self::list_changed((shown, ino, &self.plans(shown, ino)), &rows, first, &mut add) {
                 return Ok(());
             }
         } else if let Some(directory) = self.directory(shown, ino)? {
@@ -461,8 +487,9 @@ impl Fs {
                 Self::listed_ahead(shown, &directory);
             }
             let first = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
+            let plans = self.plans(shown, ino);
             for position in first..directory.listing().len() {
-                if !Self::list_base(shown, ino, &directory, position, &mut add) {
+                if !Self::list_base((shown, ino, &plans), &directory, position, &mut add) {
                     return Ok(());
                 }
             }
@@ -477,14 +504,13 @@ impl Fs {
 
     /// Lists the rows of a changed directory from `first` on; false when `add` had enough.
     fn list_changed(
-        shown: &Shown,
-        ino: Ino,
+        here: (&Shown, Ino, &Plans),
         rows: &Rows,
         first: usize,
         add: &mut impl FnMut(&Listed<'_>) -> bool,
     ) -> bool {
         rows.rows[first..].iter().all(|row| match (&row.what, &rows.base) {
-            (RowKind::Base(position), Some(directory)) => Self::list_base(shown, ino, directory, *position, add),
+            (RowKind::Base(position), Some(directory)) => Self::list_base(here, directory, *position, add),
             (RowKind::Base(_), None) => true,
             (RowKind::Bound { name, ino, kind }, _) => {
                 let mode = u32::from(*kind) << 12;
@@ -494,8 +520,7 @@ impl Fs {
     }
 
     fn list_base(
-        shown: &Shown,
-        ino: Ino,
+        (shown, ino, plans): (&Shown, Ino, &Plans),
         directory: &Directory,
         position: usize,
         add: &mut impl FnMut(&Listed<'_>) -> bool,
@@ -510,7 +535,7 @@ impl Fs {
             mode: base_mode(entry.kind),
             name: entry.name,
             next: position as u64 + 3,
-            source: Source::Base { directory, position, what },
+            source: Source::Base { directory, position, what, plans },
         })
     }
 
@@ -524,8 +549,8 @@ impl Fs {
                 Found { attr, sized: true }
             }
             Source::Gitfile => Found { attr: gitfile_attr(shown, listed.ino), sized: true },
-            Source::Base { directory, position, what } => {
-                let size = directory.size(position);
+            Source::Base { directory, position, what, plans } => {
+                let size = plans.size(directory, position);
                 Found { attr: attr(shown, listed.ino, what, size.unwrap_or(0))?, sized: size.is_some() }
             }
             Source::Bound => {

@@ -228,6 +228,11 @@ impl Fs {
     }
 
     async fn copy_blob(&self, shown: &Shown, ino: Ino, id: ObjectId) -> Result<(), Errno> {
+        // What is taken over is what was shown.
+        let id = match self.resolve_converted(shown, ino, id, None).await? {
+            Some(converted) => converted.content,
+            None => id,
+        };
         if !self.store.contains(&id).map_err(|error| Errno::from(&error))? {
             self.hydrated(shown, ino, id, 0, 0).await?;
         }

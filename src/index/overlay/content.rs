@@ -173,7 +173,6 @@ impl Overlay {
             return Err(OverlayError::Invalid);
         }
         node.content = Content::File(number);
-        node.conversion = Box::default();
         draft.report_links(ino)?;
         draft.apply()?;
         Ok(true)
@@ -220,7 +219,6 @@ impl Overlay {
             return draft.apply();
         }
         node.content = Content::File(number);
-        node.conversion = Box::default();
         (node.mtime, node.ctime) = (now, now);
         draft.report_links(ino)?;
         draft.apply()

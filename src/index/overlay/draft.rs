@@ -125,7 +125,7 @@ impl<'a> Draft<'a> {
             links: Vec::new(),
             subdirectories: 0,
             xattrs: Vec::new(),
-            conversion: Box::default(),
+            origin: Box::default(),
         }
     }
 

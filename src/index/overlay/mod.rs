@@ -233,6 +233,11 @@ impl Overlay {
         self.state.read().tree(view, ground, ino)
     }
 
+    /// The path that the base has what `ino` shows at: what attributes go by, also where it was renamed.
+    pub fn base_path(&self, ground: &dyn Ground, ino: Ino) -> Outcome<Vec<u8>> {
+        self.state.read().base_path(ground, ino)
+    }
+
     /// The kernel forgot `ino`: what was unlinked goes for good.
     pub fn forgotten(&self, ino: Ino) {
         if self.state.read().orphans.is_empty() {
@@ -367,10 +372,29 @@ impl State {
         Ok(Some(Found::Base { directory, position, kind, id, ino }))
     }
 
+    /// The path that the base has what `ino` shows at, as far as it is the base's.
+    pub(super) fn base_path(&self, ground: &dyn Ground, ino: Ino) -> Outcome<Vec<u8>> {
+        let mut names: Vec<Name> = Vec::new();
+        let mut ino = ino;
+        while ino != Ino::ROOT && names.len() <= DEPTH_LIMIT {
+            let node = self.log.node(ino.0)?;
+            if let Some(node) = &node
+                && !node.origin.is_empty()
+            {
+                names.push(node.origin.clone());
+                break;
+            }
+            let bound = node.and_then(|node| node.links.first().map(|(parent, name)| (Ino(*parent), name.clone())));
+            let (above, name) = bound.or_else(|| ground.place(ino)).ok_or(OverlayError::Stale)?;
+            names.push(name);
+            ino = above;
+        }
+        names.reverse();
+        Ok(names.join(&b'/'))
+    }
+
     /// The path of `name` in `parent`, from the root.
     pub(super) fn path(&self, ground: &dyn Ground, parent: Ino, name: &[u8]) -> Outcome<Vec<u8>> {
-        /// Longer chains only come from damage.
-        const DEPTH_LIMIT: usize = 10_000;
         let mut names: Vec<Name> = vec![Box::from(name)];
         let mut ino = parent;
         while ino != Ino::ROOT {
@@ -389,6 +413,9 @@ impl State {
         Ok(names.join(&b'/'))
     }
 }
+
+/// Longer chains of directories only come from damage.
+const DEPTH_LIMIT: usize = 10_000;
 
 /// Now, as the files of this machine are stamped: to the tick of the kernel's clock.
 pub fn now() -> Stamp {

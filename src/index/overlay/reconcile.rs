@@ -503,7 +503,7 @@ fn fresh(defaults: &Defaults, mode: u32, content: Content) -> Node {
         links: Vec::new(),
         subdirectories: 0,
         xattrs: Vec::new(),
-        conversion: Box::default(),
+        origin: Box::default(),
     }
 }
 

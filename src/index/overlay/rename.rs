@@ -103,7 +103,16 @@ impl Draft<'_> {
             },
             _ => None,
         };
+        let mut origin = self.state.base_path(self.ground, from.parent)?;
         let (ino, node) = self.found(from.parent, from.name, found)?;
+        let shows_base = matches!(node.content, Content::Base | Content::Tree(_) | Content::Blob(_));
+        if shows_base && node.origin.is_empty() {
+            if !origin.is_empty() {
+                origin.push(b'/');
+            }
+            origin.extend_from_slice(from.name);
+            node.origin = origin.into();
+        }
         if node.content == Content::Base {
             node.content = tree.map_or(Content::Empty, Content::Tree);
         }

@@ -41,17 +41,34 @@ pub enum Now {
 }
 
 impl Overlay {
-    /// Compares what changed lately with the base of `view`, whose blobs are in `store`.
-    pub fn settle(&self, store: &Store, view: &View, ground: &dyn Ground) -> Outcome<()> {
+    /// Compares what changed lately with the base of `view`, whose blobs are in `store`. A file is left alone where
+    /// `converts` says of its path and blob that a checkout would not write the blob's bytes.
+    pub fn settle(
+        &self,
+        store: &Store,
+        view: &View,
+        ground: &dyn Ground,
+        converts: &dyn Fn(&[u8], ObjectId) -> bool,
+    ) -> Outcome<()> {
         let candidates = std::mem::take(&mut self.state.write().unsettled);
         for ino in candidates {
-            self.settle_file(store, view, ground, ino)?;
+            self.settle_file(store, view, ground, converts, ino)?;
         }
         self.normalize(view, ground)
     }
 
-    fn settle_file(&self, store: &Store, view: &View, ground: &dyn Ground, ino: Ino) -> Outcome<()> {
-        let Some((number, id)) = self.candidate(store, view, ground, ino)? else { return Ok(()) };
+    fn settle_file(
+        &self,
+        store: &Store,
+        view: &View,
+        ground: &dyn Ground,
+        converts: &dyn Fn(&[u8], ObjectId) -> bool,
+        ino: Ino,
+    ) -> Outcome<()> {
+        let Some((number, id, path)) = self.candidate(store, view, ground, ino)? else { return Ok(()) };
+        if converts(&path, id) {
+            return Ok(());
+        }
         let Some(file) = self.files.get(number)? else { return Ok(()) };
         let equal = compare(store, &file, &id)?;
         if let Compared::Missing(bytes) = &equal {
@@ -90,7 +107,7 @@ impl Overlay {
         view: &View,
         ground: &dyn Ground,
         ino: Ino,
-    ) -> Outcome<Option<(u64, ObjectId)>> {
+    ) -> Outcome<Option<(u64, ObjectId, Vec<u8>)>> {
         let mut state = self.state.write();
         let Some(node) = state.log.node(ino.0)? else { return Ok(None) };
         let (Content::File(number), [(parent, name)]) = (&node.content, node.links.as_slice()) else { return Ok(None) };
@@ -105,7 +122,8 @@ impl Overlay {
             return Ok(None);
         }
         state.reported.remove(&ino);
-        Ok(Some((*number, id)))
+        let path = state.path(ground, Ino(*parent), name)?;
+        Ok(Some((*number, id, path)))
     }
 
     /// Entries that differ from the base: what `larder status` counts.

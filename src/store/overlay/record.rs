@@ -76,8 +76,8 @@ pub struct Node {
     pub subdirectories: u32,
     /// Extended attributes, `user.` and all, sorted by name.
     pub xattrs: Vec<(Name, Box<[u8]>)>,
-    /// How the blob is converted when it is shown, as the base did it; empty for not at all.
-    pub conversion: Box<[u8]>,
+    /// The path it had in the base, if it was moved since: what attributes and so checkout conversions go by.
+    pub origin: Box<[u8]>,
 }
 
 impl Node {

@@ -33,7 +33,7 @@ fn node(seconds: i64) -> Node {
         links: vec![(1, Box::from(&b"a"[..]))],
         subdirectories: 0,
         xattrs: Vec::new(),
-        conversion: Box::default(),
+        origin: Box::default(),
     }
 }
 
