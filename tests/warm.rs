@@ -87,6 +87,10 @@ fn assert_equals_git(mount: &Path, source: &Path, clone: &Path) {
     assert_same(&wanted, &found);
 }
 
+/// Fetched by mounting: the `.gitattributes` of the generated repository.
+const ATTRIBUTES: u64 = 1;
+const ATTRIBUTES_BYTES: u64 = "*.bin binary\n".len() as u64;
+
 #[test]
 fn what_is_named_is_fetched_once() {
     let Some(fixture) = Fixture::new() else { return };
@@ -102,9 +106,9 @@ fn what_is_named_is_fetched_once() {
     assert!(report["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0) && report["background"] == false);
     assert_eq!(report.as_object().expect("an object").len(), 8, "{report}");
     let all = blobs(&source, "main", &[]);
-    let rest = (all.len() - some.len()) as u64;
+    let rest = (all.len() - some.len()) as u64 - ATTRIBUTES;
     let report = warm(&fixture, &mount, &[]);
-    assert_eq!(counts(&report), [all.len() as u64, rest, some.len() as u64, 0], "{report}");
+    assert_eq!(counts(&report), [all.len() as u64, rest, some.len() as u64 + ATTRIBUTES, 0], "{report}");
     // By name, and by a path inside; what is here takes no request.
     let requests = fixture.metric("larder_remote_requests_total");
     let name = fixture.status(&mount)["workspace"].as_str().expect("a name").to_owned();
@@ -138,8 +142,12 @@ fn large_files_are_left_out() {
         assert_eq!(large, 6);
         let report = warm(&fixture, &mount, &["--limit", "64KiB"]);
         let small = all.len() as u64 - large;
-        assert_eq!(counts(&report), [all.len() as u64, small, 0, large], "sizes {sizes}: {report}");
-        let exact: u64 = all.values().filter(|size| **size <= 65_536).sum();
+        assert_eq!(
+            counts(&report),
+            [all.len() as u64, small - ATTRIBUTES, ATTRIBUTES, large],
+            "sizes {sizes}: {report}"
+        );
+        let exact = all.values().filter(|size| **size <= 65_536).sum::<u64>() - ATTRIBUTES_BYTES;
         assert_eq!(number(&report, "bytes_fetched"), exact, "sizes {sizes}");
         let again = warm(&fixture, &mount, &["--limit", "64KiB"]);
         assert_eq!(counts(&again), [all.len() as u64, 0, small, large], "sizes {sizes}: {again}");
@@ -157,7 +165,7 @@ fn a_branch_that_is_not_mounted() {
     let mount = fixture.mount(&url, "m");
     let next = blobs(&source, "next", &[]);
     let report = warm(&fixture, &mount, &["--rev", "next"]);
-    assert_eq!(counts(&report), [next.len() as u64, next.len() as u64, 0, 0], "{report}");
+    assert_eq!(counts(&report), [next.len() as u64, next.len() as u64 - ATTRIBUTES, ATTRIBUTES, 0], "{report}");
     assert_eq!(counts(&warm(&fixture, &mount, &["--rev", "annotated", "only-in-next"])), [0; 4], "another revision");
     let other = fixture.path("next");
     fixture.ok(&["mount", &url, text(&other), "--rev", "next"]);
