@@ -19,6 +19,7 @@ pub mod fetch_history;
 pub mod fsmonitor;
 pub mod gitdir;
 pub mod index_file;
+mod nearby;
 pub mod pack;
 pub mod pathspec;
 mod protocol;

@@ -4,12 +4,13 @@
 //! opened again when the server hung up in between or a request failed.
 //! Invariant: after an error nothing of the failed answer is read any more.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gix::ObjectId;
 
 use super::environment::Environment;
+use super::nearby::Nearby;
 use super::pack::{self, Options, Spool};
 use super::protocol::packet::Wire;
 use super::protocol::{Capabilities, fetch, object_info, refs};
@@ -58,6 +59,7 @@ impl std::fmt::Debug for ConnectOptions {
 pub struct GitRemote {
     dial: Dial,
     scratch: Option<PathBuf>,
+    nearby: Option<Nearby>,
 }
 
 impl GitRemote {
@@ -66,7 +68,13 @@ impl GitRemote {
         let ConnectOptions { timeout, environment, gitdir, scratch } = options;
         let address = url.display();
         let environment = Environment::new(environment, gitdir, timeout);
-        Self { dial: Dial { url, address, timeout, environment, keyring: std::sync::Arc::default() }, scratch }
+        Self { dial: Dial { url, address, timeout, environment, keyring: std::sync::Arc::default() }, scratch, nearby: None }
+    }
+
+    /// The same, whose blobs need not be fetched where the common gitdir `common` has them.
+    #[must_use]
+    pub fn with_objects(self, common: &Path) -> Self {
+        Self { nearby: Some(Nearby::new(common)), ..self }
     }
 
     /// Opens a connection and reads the server's greeting.
@@ -85,6 +93,12 @@ impl GitRemote {
 impl Remote for GitRemote {
     fn connect(&self) -> Result<Box<dyn Connection>, RemoteError> {
         Ok(Box::new(self.open()?))
+    }
+
+    fn nearby(&self, ids: &[ObjectId], sink: &mut dyn Sink) {
+        if let Some(nearby) = &self.nearby {
+            nearby.give(ids, sink);
+        }
     }
 
     fn address(&self) -> String {

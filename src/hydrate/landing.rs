@@ -19,6 +19,8 @@ use crate::store::{LargeBlob, listing_from_git};
 pub(super) struct Landing<'a> {
     core: &'a Arc<Core>,
     batch: u64,
+    /// Whether it comes over the network, and counts.
+    remote: bool,
     bulk: Option<&'a Bulk>,
     /// Objects that somebody expected, and their raw bytes.
     pub(super) objects: u64,
@@ -31,7 +33,12 @@ pub(super) struct Landing<'a> {
 impl<'a> Landing<'a> {
     /// For the ordinary batch `batch`.
     pub(super) fn new(core: &'a Arc<Core>, batch: u64) -> Self {
-        Self { core, batch, bulk: None, objects: 0, bytes: 0, arrivals: 0, begun_at: 0 }
+        Self { core, batch, remote: true, bulk: None, objects: 0, bytes: 0, arrivals: 0, begun_at: 0 }
+    }
+
+    /// For those of the ordinary batch `batch` that are on this machine.
+    pub(super) fn nearby(core: &'a Arc<Core>, batch: u64) -> Self {
+        Self { remote: false, ..Self::new(core, batch) }
     }
 
     /// For a bulk batch, of which at most as much arrives as the writer keeps up with.
@@ -78,7 +85,9 @@ impl<'a> Landing<'a> {
     /// Notes an arrival; `unsaved` is what the writer is to store of it.
     fn arrive(&mut self, id: ObjectId, size: u64, landed: &Landed, unsaved: Option<Unsaved>) {
         let core = self.core;
-        core.offline.store(false, Ordering::Relaxed);
+        if self.remote {
+            core.offline.store(false, Ordering::Relaxed);
+        }
         let mut state = core.state.lock();
         if state.closed {
             // The writer may have ended.
@@ -89,8 +98,10 @@ impl<'a> Landing<'a> {
         if news.is_none() && self.bulk.is_none_or(|bulk| !bulk.cargo.trees) {
             return;
         }
-        core.metrics.remote_objects.inc();
-        core.metrics.remote_bytes.inc_by(size);
+        if self.remote {
+            core.metrics.remote_objects.inc();
+            core.metrics.remote_bytes.inc_by(size);
+        }
         let stored = unsaved.is_none();
         if let Some(unsaved) = unsaved {
             state.arrived += 1;

@@ -223,6 +223,11 @@ fn post_for(job: &Job, state: &mut State, slot: usize) -> Post {
 fn fetch(core: &Arc<Core>, connection: &mut Option<Box<dyn Connection>>, batch: u64, ids: &[ObjectId]) {
     let mut open = ids.to_vec();
     land_stored(core, &open);
+    let state = core.state.lock();
+    let mut lacking = open.clone();
+    lacking.retain(|id| state.flights.is_open(id, batch));
+    drop(state);
+    core.remote.nearby(&lacking, &mut Landing::nearby(core, batch));
     let mut attempts = Attempts::default();
     loop {
         let state = core.state.lock();

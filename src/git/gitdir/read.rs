@@ -20,7 +20,7 @@ use crate::store::{EntryKind, Listing, listing_from_git};
 /// Decoded pack entries kept for the deltas built on them, in bytes.
 const DELTA_CACHE_BYTES: usize = 16 << 20;
 
-/// Largest commit or tree that is read.
+/// Largest object that is read.
 const OBJECT_BYTES: usize = 256 << 20;
 
 /// What of a commit a generation needs.
@@ -69,6 +69,18 @@ impl Objects {
         };
         let mut buffer = Vec::new();
         Ok(self.read(id, kind, &mut buffer)?.map(|data| (kind, data.to_vec())))
+    }
+
+    /// Raw size of the blob, if it is here.
+    pub fn blob_size(&self, id: &ObjectId) -> Result<Option<u64>, GitdirError> {
+        let header = self.odb.try_header(id).map_err(|error| broken(*id, &error))?;
+        Ok(header.filter(|header| header.kind() == ObjectKind::Blob).map(|header| header.size()))
+    }
+
+    /// The blob's bytes, if it is here.
+    pub fn blob(&self, id: &ObjectId) -> Result<Option<Vec<u8>>, GitdirError> {
+        let mut buffer = Vec::new();
+        Ok(self.read(id, ObjectKind::Blob, &mut buffer)?.map(<[u8]>::to_vec))
     }
 
     /// Whether the commit is here.
