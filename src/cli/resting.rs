@@ -4,11 +4,16 @@ use crate::config::Config;
 use crate::daemon::mounting::is_stale;
 use crate::daemon::protocol::{Failure, WorkspaceStatus};
 use crate::daemon::status;
-use crate::store::{Store, Workspace, WorkspaceState};
+use crate::store::{Store, StoreError, Workspace, WorkspaceState, patiently};
+
+/// Opens the store for reading, once whoever died lets go of it.
+fn open(config: &Config) -> Result<Store, StoreError> {
+    patiently(|| Store::open_read_only(&config.store_path))
+}
 
 /// Whether a daemon died and left mounts behind: whoever asks about them wants them back.
 pub(super) fn orphaned(config: &Config) -> bool {
-    let rows = || Store::open_read_only(&config.store_path).and_then(|store| store.workspaces());
+    let rows = || open(config).and_then(|store| store.workspaces());
     config.store_path.exists() && rows().is_ok_and(|rows| rows.iter().any(|row| row.mounted && is_stale(&row.path)))
 }
 
@@ -17,7 +22,7 @@ pub(super) fn workspaces(config: &Config) -> Result<Vec<WorkspaceStatus>, Failur
     if !config.store_path.exists() {
         return Ok(Vec::new());
     }
-    let store = Store::open_read_only(&config.store_path)?;
+    let store = open(config)?;
     let repositories = store.repositories()?;
     let mut found = Vec::new();
     for row in store.workspaces()? {

@@ -86,15 +86,24 @@ impl Daemon {
         blocking(move || {
             let row = live.row();
             let _turn = daemon.turn(&job.url);
-            let resolved = prepare::resolve(&daemon, &live, &job);
+            let kept = daemon.kept(&live)?;
+            let resolved = match &kept {
+                Some(_) => None,
+                None => Some(prepare::resolve(&daemon, &live, &job)),
+            };
             let again = match &resolved {
-                Err(failure) => prepare::known_offline(&daemon, &live, failure),
-                Ok(_) => None,
+                Some(Err(failure)) => prepare::known_offline(&daemon, &live, failure),
+                _ => kept,
             };
             let point = MountPoint::create(&row.path)?;
             let prepared = match again {
                 Some(shown) => Ok(shown),
-                None => resolved.and_then(|resolved| prepare::prepare(&daemon, &live, &job, resolved)),
+                None => match resolved {
+                    Some(resolved) => {
+                        resolved.and_then(|resolved| prepare::prepare(&daemon, &live, &job, resolved))
+                    }
+                    None => Err(Failure::new(FailureClass::Other, "there is nothing to show")),
+                },
             };
             let prepared = prepared.and_then(|shown| {
                 live.open(shown);
@@ -139,8 +148,13 @@ impl Daemon {
     fn prepare_mounted(self: &Arc<Self>, live: &Arc<Live>, job: &prepare::Job) -> Result<(), Failure> {
         live.preparing();
         let _turn = self.turn(&job.url);
-        let outcome =
-            prepare::resolve(self, live, job).and_then(|resolved| prepare::prepare(self, live, job, resolved));
+        let outcome = match self.kept(live) {
+            Ok(Some(shown)) => Ok(shown),
+            Ok(None) => {
+                prepare::resolve(self, live, job).and_then(|resolved| prepare::prepare(self, live, job, resolved))
+            }
+            Err(failure) => Err(failure),
+        };
         match outcome {
             Ok(shown) => {
                 live.open(shown);
@@ -221,9 +235,13 @@ impl Daemon {
     pub fn unmount(self: &Arc<Self>, target: &str, force: bool, purge: bool) -> Result<Answer, Failure> {
         let live = match self.find(target) {
             Ok(live) => live,
-            Err(failure) if purge => return self.purge_unmounted(target, failure),
+            Err(failure) if purge => return self.purge_unmounted(target, force, failure),
             Err(failure) => return Err(failure),
         };
+        if purge && !force && live.shown().is_some() {
+            self.settle(&live)?;
+            self.check_disposable(&live.row())?;
+        }
         live.cancel();
         self.take_down(&live, force)?;
         self.end_warms(live.row().id, true);
@@ -249,10 +267,13 @@ impl Daemon {
     }
 
     /// Forgets a workspace that is known but not mounted.
-    fn purge_unmounted(&self, target: &str, unknown: Failure) -> Result<Answer, Failure> {
+    fn purge_unmounted(&self, target: &str, force: bool, unknown: Failure) -> Result<Answer, Failure> {
         let path = mounting::canonical(Path::new(target));
         let rows = self.store.workspaces()?;
         let row = rows.iter().find(|row| row.name == target || row.path == path).ok_or(unknown)?;
+        if !force {
+            self.check_disposable(row)?;
+        }
         self.purge(row)?;
         Ok(Answer::Ok)
     }

@@ -42,7 +42,7 @@ use crate::hydrate::Hydrator;
 use crate::hydrate::class::ClassTable;
 use crate::index::overlay::Overlay;
 use crate::metrics::Metrics;
-use crate::store::{RepositoryId, Store, StoreOptions, WorkspaceId};
+use crate::store::{RepositoryId, Store, StoreOptions, WorkspaceId, patiently};
 use crate::vfs::fuse::Mounted;
 use protocol::{Failure, FailureClass};
 use workspace::Live;
@@ -117,7 +117,7 @@ fn start(config: &Config) -> Result<(), Failure> {
     let wanted = &config.settings.hydrate;
     let classes = ClassTable::new(&wanted.manifests, &wanted.sources, &wanted.texts, &wanted.last);
     let classes = Arc::new(classes.map_err(|error| Failure::new(FailureClass::Usage, error))?);
-    let store = Store::open(&config.store_path, &options)?;
+    let store = patiently(|| Store::open(&config.store_path, &options))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         // Preparations and status walks; more at once would only wait for the store.

@@ -4,11 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Daemon;
-use super::protocol::Failure;
+use super::protocol::{Failure, FailureClass};
+use super::workspace::Live;
+use super::{Daemon, prepare};
 use crate::index::overlay::{Defaults, Overlay};
+use crate::index::view::View;
 use crate::store::{Workspace, WorkspaceId};
+use crate::vfs::Shown;
 use crate::vfs::attr::commit_stamp;
+use crate::vfs::inode::Inodes;
 
 /// Time between looks at how much is pending.
 const FOLD_PERIOD: Duration = Duration::from_secs(1);
@@ -37,12 +41,62 @@ impl Daemon {
         if let Some(overlay) = overlays.get(&row.id) {
             return Ok(Arc::clone(overlay));
         }
-        let time = commit_stamp(row.base_time.unwrap_or(0));
+        let time = commit_stamp(self.base_time(row)?);
         let defaults = Defaults { uid: row.uid, gid: row.gid, time };
         let overlay = Overlay::open(&self.store, row.id, &self.overlay_directory(row.id), defaults)?;
         let overlay = Arc::new(overlay);
         overlays.insert(row.id, Arc::clone(&overlay));
         Ok(overlay)
+    }
+
+    /// Time of what was never touched; older stores have it in the generation alone.
+    pub(super) fn base_time(&self, row: &Workspace) -> Result<i64, Failure> {
+        Ok(match (row.base_time, row.current) {
+            (Some(time), _) => time,
+            (None, Some(current)) => self.store.generation(row.id, current)?.map_or(0, |record| record.commit_time),
+            (None, None) => 0,
+        })
+    }
+
+    /// What a workspace showed last, as it was left, if there is work in it that another commit beneath would change:
+    /// local changes, or a HEAD that was moved. A request for another revision is refused then.
+    pub(super) fn kept(&self, live: &Live) -> Result<Option<Shown>, Failure> {
+        let row = live.row();
+        let before = self.store.workspaces()?.into_iter().find(|known| known.id == row.id && live.was_known());
+        let Some(before) = before.filter(|before| before.current.is_some()) else { return Ok(None) };
+        let moved = match before.current {
+            Some(current) => {
+                self.store.generation(before.id, current)?.is_some_and(|record| record.origin != "mount")
+            }
+            None => false,
+        };
+        if !moved && self.overlay_of(&before)?.is_pristine() {
+            return Ok(None);
+        }
+        if row.rev.is_some() && row.rev != before.rev {
+            let text = format!("workspace {} has work in it, so it stays at its commit", row.name);
+            return Err(Failure::new(FailureClass::Refused, text)
+                .hint(format!("mount it without --rev, then `larder switch {} REV`", row.name)));
+        }
+        live.update(&self.store, |row| row.rev.clone_from(&before.rev))?;
+        prepare::reopen(self, live).map(Some)
+    }
+
+    /// Refuses to throw away local changes.
+    pub(super) fn check_disposable(&self, row: &Workspace) -> Result<(), Failure> {
+        let record = match row.current {
+            Some(current) => self.store.generation(row.id, current)?,
+            None => None,
+        };
+        let Some(record) = record else { return Ok(()) };
+        let view = View::new(self.store.clone(), record);
+        // Nothing of it need be mounted: what was changed is found from the root.
+        let count = self.overlay_of(row)?.count(&view, &Inodes::default())?;
+        if count == 0 {
+            return Ok(());
+        }
+        let text = format!("workspace {} has {count} local changes that would be lost", row.name);
+        Err(Failure::new(FailureClass::Refused, text).hint("commit and push them, or add --force"))
     }
 
     /// Where the plain files of a workspace's overlay are.

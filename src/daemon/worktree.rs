@@ -89,6 +89,7 @@ pub fn write_index(
 ) -> Result<(), Failure> {
     let user = gitdir::user_settings(&repository.gitdir);
     let token = token(record, point).to_string();
+    // Workspaces of older stores have had their first commit's time until now.
     let seconds = commit_stamp(row.base_time.unwrap_or(record.commit_time)).seconds;
     let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
     // Numbers of the directories asked for so far, in order: a file's number follows from its directory's.

@@ -37,6 +37,7 @@ mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub use batch::Batch;
 pub use converted::{Converted, converted_id};
@@ -56,6 +57,23 @@ pub use warmed::{Losses, Warmed, WarmedKey};
 /// redb's page cache by default: the rows of a 78k workspace and the chunks in use; the operating system's page cache
 /// holds the rest.
 const CACHE_BYTES: usize = 32 << 20;
+
+/// Longest wait for a process that just died to let go of the store: the kernel closes its files a moment after it stopped
+/// answering.
+const LET_GO_LIMIT: Duration = Duration::from_secs(2);
+
+/// Runs `open` until it meets no process that holds the store, or that does not let go of it.
+pub fn patiently<T>(mut open: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let begun = Instant::now();
+    loop {
+        match open() {
+            Err(error) if error.kind == StoreErrorKind::Busy && begun.elapsed() < LET_GO_LIMIT => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
+}
 
 /// Open options.
 #[derive(Clone, Debug)]
