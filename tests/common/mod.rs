@@ -10,6 +10,7 @@
 
 pub mod compare;
 pub mod fake_remote;
+pub mod place;
 pub mod proxy;
 pub mod repos;
 pub mod servers;
