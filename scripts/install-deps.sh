@@ -2,7 +2,7 @@
 # Installs what a purpose needs and this machine lacks; never anything that is there.
 #   install-deps.sh PURPOSE...     build: a C compiler, cargo   demo: git, fusermount3, certificates
 #                                  test: python3, openssl       bench: python3
-#                                  lint: rustfmt and clippy
+#                                  lint: rustfmt and clippy     posix: libacl's headers, a user to test as (root)
 set -euo pipefail
 
 missing=()
@@ -30,6 +30,13 @@ for purpose in "$@"; do
     ;;
   bench)
     need_python
+    ;;
+  posix)
+    [ -e /usr/include/sys/acl.h ] || missing+=(libacl1-dev)
+    if ! getent passwd larder-test >/dev/null; then
+      [ "$(id -u)" -eq 0 ] || { echo "pjdfstest changes users: run this as root" >&2; exit 1; }
+      useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin larder-test
+    fi
     ;;
   lint)
     for tool in fmt clippy; do
