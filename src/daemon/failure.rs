@@ -78,7 +78,7 @@ impl From<RemoteError> for Failure {
 impl From<GitdirError> for Failure {
     fn from(error: GitdirError) -> Self {
         let class = match error {
-            GitdirError::Exists(_) | GitdirError::Locked(_) => FailureClass::Refused,
+            GitdirError::Exists(_) | GitdirError::Locked(_) | GitdirError::Moved(_) => FailureClass::Refused,
             GitdirError::Missing(_) | GitdirError::NotAGitdir { .. } => FailureClass::NotFound,
             GitdirError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 FailureClass::NotFound

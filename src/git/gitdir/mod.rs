@@ -16,11 +16,14 @@ mod config;
 mod create;
 mod door;
 mod files;
+mod head;
 mod history;
 mod packs;
 mod probe;
 mod read;
+mod reflog;
 mod refs;
+mod revision;
 mod worktree;
 
 use std::io;
@@ -31,16 +34,19 @@ use gix::ObjectId;
 pub use config::{UserSettings, enable_worktree_config, user_settings};
 pub use create::{GitdirSpec, create, refspecs};
 pub use door::{DOOR_REMOTE, ensure_door};
+pub use head::{Head, HeadMove, Operation, move_head, operation, read_head};
 pub use history::{History, Step, finish_step, history, incoming, set_history, take_step};
 pub use packs::{Pruned, prune_packs};
 pub use probe::{ExternalGitdir, probe};
 pub use read::{CommitInfo, Objects, TreesRead, commit_info, has_commit, read_commit_and_trees};
+pub use reflog::{Committer, previous_checkout};
 pub use refs::{
     BranchRecorded, read_ref, record_branch, set_ref, set_remote_head, set_shallow, shallow, update_shallow,
 };
+pub use revision::{Meant, Refspec, create_tracking_branch, fetch_refspecs, follow_branch, resolve_revision};
 pub use worktree::{
-    AddedWorktree, DetachedBecause, HeadSpec, HeadState, WorktreeSpec, add_worktree, find_worktree, gitfile,
-    remove_worktree,
+    AddedWorktree, DetachedBecause, HeadSpec, HeadState, WorktreeSpec, add_worktree, branch_in_use, find_worktree,
+    gitfile, remove_worktree,
 };
 
 /// The remote's name in every gitdir Larder creates.
@@ -63,6 +69,9 @@ pub enum GitdirError {
     /// Git or someone else holds a lock file.
     #[error("{}: locked by another process (remove it if that process is gone)", .0.display())]
     Locked(PathBuf),
+    /// HEAD is not where it was when its move was decided; it is at this now.
+    #[error("HEAD was moved meanwhile, to {0}")]
+    Moved(String),
     /// The directory is not a gitdir, or a damaged one.
     #[error("{}: {reason}", path.display())]
     NotAGitdir {

@@ -49,10 +49,16 @@ pub(super) fn check_name(name: &str) -> Result<(), GitdirError> {
 
 /// The object a full ref name leads to; `None` when there is no such ref.
 pub fn read_ref(common: &Path, name: &str) -> Result<Option<ObjectId>, GitdirError> {
+    read_ref_from(common, common, name)
+}
+
+/// [`read_ref`] for a ref whose own file is in `place`, as it is for those that belong to one worktree.
+pub(super) fn read_ref_from(place: &Path, common: &Path, name: &str) -> Result<Option<ObjectId>, GitdirError> {
     check_name(name)?;
     let mut name = name.as_bytes().to_vec();
-    for _ in 0..SYMBOLIC_DEPTH {
-        let path = common.join(name.to_path().map_err(|_| GitdirError::invalid("ref name", &name))?);
+    for depth in 0..SYMBOLIC_DEPTH {
+        let place = if depth == 0 { place } else { common };
+        let path = place.join(name.to_path().map_err(|_| GitdirError::invalid("ref name", &name))?);
         let Some(content) = read_small(&path, REF_BYTES)? else {
             return packed_ref(common, name.as_bstr());
         };
@@ -81,6 +87,20 @@ fn packed_ref(common: &Path, name: &BStr) -> Result<Option<ObjectId>, GitdirErro
         }
     }
     Ok(None)
+}
+
+/// Whether packed refs have names beneath `name`.
+pub(super) fn packed_beneath(common: &Path, name: &str) -> Result<bool, GitdirError> {
+    let path = common.join("packed-refs");
+    let content = match std::fs::read(&path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(GitdirError::io(&path)(error)),
+    };
+    let beneath = format!("{name}/");
+    Ok(ByteSlice::lines(content.as_slice())
+        .filter_map(|line| line.split_once_str(" "))
+        .any(|(_, found)| found.starts_with(beneath.as_bytes())))
 }
 
 /// Sets a full ref name to `id`.

@@ -180,6 +180,11 @@ fn resolve_head(common: &Path, head: &HeadSpec) -> Result<(HeadState, Vec<u8>), 
     })
 }
 
+/// The other working tree that has `branch` (short name) checked out, or is rebasing it; `admin` is not asked.
+pub fn branch_in_use(common: &Path, branch: &str, admin: &Path) -> Result<Option<PathBuf>, GitdirError> {
+    checked_out_at(common, branch, Some(admin))
+}
+
 /// The working tree that has `branch` checked out, or is rebasing it; `except` is not asked.
 pub(super) fn checked_out_at(
     common: &Path,
