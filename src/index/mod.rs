@@ -2,12 +2,15 @@
 //!
 //! In reading order: [`ino`] numbers inodes; [`view`] looks names up in the
 //! packed trees of one generation; [`walk`] visits a whole tree; [`generation`]
-//! publishes a commit; [`convert`] is the contract with checkout conversions.
+//! publishes a commit; [`overlay`] is what users changed on top; [`diff`] compares two trees; [`switching`] plans the way
+//! from one to the other; [`convert`] is the contract with checkout conversions.
 
 pub mod convert;
+pub mod diff;
 pub mod generation;
 pub mod ino;
 pub mod overlay;
+pub mod switching;
 pub mod view;
 pub mod walk;
 
