@@ -92,8 +92,8 @@ impl From<GitdirError> for Failure {
 impl From<IndexFileError> for Failure {
     fn from(error: IndexFileError) -> Self {
         let class = match error {
-            IndexFileError::Locked(_) => FailureClass::Refused,
-            IndexFileError::TooLarge { .. } => FailureClass::Corrupt,
+            IndexFileError::Locked(_) | IndexFileError::Unsupported(_) => FailureClass::Refused,
+            IndexFileError::TooLarge { .. } | IndexFileError::Damaged { .. } => FailureClass::Corrupt,
             _ => FailureClass::Other,
         };
         Self::new(class, error.to_string())

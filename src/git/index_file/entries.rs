@@ -4,7 +4,8 @@
 //! "DIRC", u32 version = 4, u32 number of entries            (integers big-endian)
 //! n × { u32 ctime s, ns, mtime s, ns, dev, ino, mode, uid, gid, size
 //!       object id
-//!       u16 flags: length of the path, at most 0xFFF
+//!       u16 flags: assume-valid, extended, stage (0), length of the path, at most 0xFFF
+//!       u16 further flags, when extended: intent-to-add
 //!       varint bytes to take off the end of the previous path
 //!       bytes to add, NUL }
 //! ```
@@ -26,6 +27,21 @@ const BUFFER_BYTES: usize = 512 << 10;
 /// The largest path length the flags have room for; it stands for "that long or longer".
 const FLAGS_PATH_LENGTH: usize = 0xFFF;
 
+/// `git update-index --assume-unchanged`.
+const ASSUME_VALID: u16 = 1 << 15;
+/// Further flags follow.
+const EXTENDED: u16 = 1 << 14;
+/// `git add --intent-to-add`, among the further flags.
+const INTENT_TO_ADD: u16 = 1 << 13;
+
+/// What the user told Git of an entry, and whether Git must look at the file itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    pub(super) assume_valid: bool,
+    pub(super) intent_to_add: bool,
+    pub(super) unknown: bool,
+}
+
 /// Streams entries into a file.
 pub(super) struct EntryWriter<'a> {
     file: &'a File,
@@ -34,8 +50,8 @@ pub(super) struct EntryWriter<'a> {
     flushed: u64,
     /// Entries so far.
     pub(super) entries: u64,
-    /// Positions of gitlinks.
-    pub(super) gitlinks: Vec<u32>,
+    /// Positions of what Git looks at itself, whatever fsmonitor says: gitlinks, and what was marked so.
+    pub(super) unknown: Vec<u32>,
 }
 
 /// What became of the entries.
@@ -44,7 +60,7 @@ pub(super) struct EntriesWritten {
     pub(super) directories: u64,
     pub(super) omitted: u64,
     pub(super) bytes: u64,
-    pub(super) gitlinks: Vec<u32>,
+    pub(super) unknown: Vec<u32>,
 }
 
 impl From<EntriesWritten> for IndexWritten {
@@ -58,20 +74,32 @@ impl<'a> EntryWriter<'a> {
     pub(super) fn new(file: &'a File) -> Self {
         let mut buffer = Vec::with_capacity(BUFFER_BYTES + (8 << 10));
         buffer.extend_from_slice(b"DIRC\0\0\0\x04\0\0\0\0");
-        Self { file, buffer, previous: Vec::new(), flushed: 0, entries: 0, gitlinks: Vec::new() }
+        Self { file, buffer, previous: Vec::new(), flushed: 0, entries: 0, unknown: Vec::new() }
     }
 
     /// Adds an entry; paths come in the index's order.
-    pub(super) fn entry(&mut self, path: &[u8], kind: EntryKind, id: &ObjectId, stat: &Stat) -> io::Result<()> {
+    pub(super) fn entry(
+        &mut self,
+        path: &[u8],
+        kind: EntryKind,
+        id: &ObjectId,
+        stat: &Stat,
+        marks: Marks,
+    ) -> io::Result<()> {
         debug_assert!(self.entries == 0 || self.previous.as_slice() < path, "index order");
-        if kind == EntryKind::Gitlink {
-            self.gitlinks.push(u32::try_from(self.entries).map_err(io::Error::other)?);
+        if kind == EntryKind::Gitlink || marks.unknown {
+            self.unknown.push(u32::try_from(self.entries).map_err(io::Error::other)?);
         }
         let out = &mut self.buffer;
         push_stat(out, stat, Some(kind.mode().into()));
         out.extend_from_slice(id.as_bytes());
         let length = u16::try_from(path.len().min(FLAGS_PATH_LENGTH)).expect("at most 0xFFF");
-        out.extend_from_slice(&length.to_be_bytes());
+        let set = |mark, flag| if mark { flag } else { 0 };
+        let flags = length | set(marks.assume_valid, ASSUME_VALID) | set(marks.intent_to_add, EXTENDED);
+        out.extend_from_slice(&flags.to_be_bytes());
+        if marks.intent_to_add {
+            out.extend_from_slice(&INTENT_TO_ADD.to_be_bytes());
+        }
         let shared = self.previous.iter().zip(path).take_while(|(a, b)| a == b).count();
         varint(out, (self.previous.len() - shared) as u64);
         out.extend_from_slice(&path[shared..]);
@@ -91,8 +119,8 @@ impl<'a> EntryWriter<'a> {
 
     pub(super) fn finish_entries(mut self) -> io::Result<EntriesWritten> {
         self.flush()?;
-        let Self { entries, gitlinks, flushed: bytes, .. } = self;
-        Ok(EntriesWritten { entries, directories: 0, omitted: 0, bytes, gitlinks })
+        let Self { entries, unknown, flushed: bytes, .. } = self;
+        Ok(EntriesWritten { entries, directories: 0, omitted: 0, bytes, unknown })
     }
 }
 

@@ -171,8 +171,8 @@ fn fsmonitor(token: &str, entries: &EntriesWritten) -> Vec<u8> {
     let mut out = 2_u32.to_be_bytes().to_vec();
     out.extend_from_slice(token.as_bytes());
     out.push(0);
-    // The bitmap tells what is not known to be clean: gitlinks, which Git always looks at itself.
-    let unknown = bitmap(entries.gitlinks.iter().copied());
+    // The bitmap tells what is not known to be clean: gitlinks, which Git always looks at itself, and what was marked.
+    let unknown = bitmap(entries.unknown.iter().copied());
     out.extend_from_slice(&u32::try_from(unknown.len()).expect("a bitmap over 32-bit positions").to_be_bytes());
     out.extend_from_slice(&unknown);
     out

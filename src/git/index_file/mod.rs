@@ -21,11 +21,13 @@ mod entries;
 mod ewah;
 mod exclude;
 mod extensions;
+mod read;
 mod walk;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -37,6 +39,7 @@ use sha1::Digest;
 use crate::store::{EntryKind, Listing};
 
 pub use exclude::{ExcludeFile, converted_exclude_id};
+pub use read::{Difference, IndexEntry, OldIndex};
 pub use walk::MAX_DEPTH;
 
 /// Any error of whoever provides the trees.
@@ -146,6 +149,30 @@ pub struct IndexSpec<'a> {
     pub max_paths: u64,
 }
 
+/// An entry that is staged: not what the tree has at its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StagedEntry {
+    /// What it is; never a directory.
+    pub kind: EntryKind,
+    /// Its object.
+    pub id: ObjectId,
+    /// Its stat data.
+    pub stat: Stat,
+    /// Whether it only announces a file (`git add --intent-to-add`).
+    pub intent_to_add: bool,
+}
+
+/// Where an index is not what its tree says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Staged {
+    /// Entries other than the tree's; `None` leaves the path out. Git looks at each of these files itself.
+    pub entries: BTreeMap<Vec<u8>, Option<StagedEntry>>,
+    /// Further paths that Git is to look at itself, whatever fsmonitor says.
+    pub unknown: BTreeSet<Vec<u8>>,
+    /// Paths marked by `git update-index --assume-unchanged`.
+    pub assume_valid: BTreeSet<Vec<u8>>,
+}
+
 /// What was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IndexWritten {
@@ -193,6 +220,17 @@ pub enum IndexFileError {
         /// The bound that was passed.
         reason: String,
     },
+    /// The index that is there can't be read.
+    #[error("{}: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The index that is there uses a feature that isn't kept when it is rewritten.
+    #[error("the index is {0}")]
+    Unsupported(&'static str),
     /// A tree of the other object format, or a token or path that can't be written.
     #[error("{0}")]
     Invalid(&'static str),
@@ -201,23 +239,31 @@ pub enum IndexFileError {
 /// Writes `admin/index`. Whatever was staged in an index that is there is lost: callers write it once, at the first
 /// mount, and when nothing was staged.
 pub fn write(admin: &Path, spec: &IndexSpec<'_>) -> Result<IndexWritten, IndexFileError> {
+    let io = |source| IndexFileError::Io { path: admin.join("index"), source };
+    let new = tempfile::Builder::new().prefix("larder-index-").tempfile_in(admin).map_err(io)?;
+    let written = write_to(new.as_file(), spec, &Staged::default())?;
+    publish(admin, new)?;
+    Ok(written)
+}
+
+/// Writes an index into `file`, which is empty and open for reading too: the tree of `spec` with what is `staged`.
+pub fn write_to(file: &File, spec: &IndexSpec<'_>, staged: &Staged) -> Result<IndexWritten, IndexFileError> {
     if spec.root.kind() != spec.object_format {
         return Err(IndexFileError::Invalid("the root tree is of another object format"));
     }
     if spec.fsmonitor_token.is_some_and(|token| token.is_empty() || token.contains('\0')) {
         return Err(IndexFileError::Invalid("an fsmonitor token is text without NUL"));
     }
-    let io = |source| IndexFileError::Io { path: admin.join("index"), source };
-    let new = tempfile::Builder::new().prefix("larder-index-").tempfile_in(admin).map_err(io)?;
-    let mut writer = entries::EntryWriter::new(new.as_file());
-    let directories = walk::walk(spec, &mut writer)?;
+    let io = |source| IndexFileError::Io { path: "index".into(), source };
+    let mut writer = entries::EntryWriter::new(file);
+    let directories = walk::walk(spec, staged, &mut writer)?;
     let mut written = writer.finish_entries().map_err(io)?;
     let extensions = extensions::all(spec, &directories, &written)?;
     written.bytes += extensions.len() as u64;
     written.directories = directories.len() as u64;
     written.omitted = directories.omitted;
     let seal = || {
-        let mut file = new.as_file();
+        let mut file = file;
         file.write_all(&extensions)?;
         // The number of entries is known only now; the checksum covers it.
         let count = u32::try_from(written.entries).map_err(io::Error::other)?;
@@ -229,9 +275,7 @@ pub fn write(admin: &Path, spec: &IndexSpec<'_>) -> Result<IndexWritten, IndexFi
         Ok(checksum.len() as u64)
     };
     written.bytes += seal().map_err(io)?;
-    publish(admin, new)?;
-    let written = IndexWritten { read_first: directories.read_first, ..written.into() };
-    Ok(written)
+    Ok(IndexWritten { read_first: directories.read_first, ..written.into() })
 }
 
 /// Puts the finished file in place under Git's own lock, held for two system calls.

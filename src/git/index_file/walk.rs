@@ -8,8 +8,12 @@ use std::cmp::Ordering;
 
 use gix::ObjectId;
 
-use super::entries::EntryWriter;
-use super::{IndexFileError, IndexSpec, Stat, StatRequest};
+use std::collections::HashSet;
+use std::collections::btree_map;
+use std::iter::Peekable;
+
+use super::entries::{EntryWriter, Marks};
+use super::{IndexFileError, IndexSpec, Staged, StagedEntry, Stat, StatRequest};
 use crate::store::{Entry, EntryKind, Listing};
 
 /// Deepest directory that is written. Git itself recurses over directories, and runs out of stack somewhat deeper.
@@ -94,7 +98,7 @@ impl Frame {
     }
 }
 
-fn index_order(listing: &Listing) -> Option<Vec<u32>> {
+pub(super) fn index_order(listing: &Listing) -> Option<Vec<u32>> {
     if listing.directories() == 0 {
         return None;
     }
@@ -118,6 +122,52 @@ fn compare(a: &Entry<'_>, b: &Entry<'_>) -> Ordering {
     })
 }
 
+/// What is staged, taken along while the tree is walked.
+struct Pending<'a> {
+    staged: &'a Staged,
+    entries: Peekable<btree_map::Iter<'a, Vec<u8>, Option<StagedEntry>>>,
+    /// Directories whose entries are not exactly their tree's, without the root.
+    inexact: HashSet<&'a [u8]>,
+}
+
+impl<'a> Pending<'a> {
+    fn new(staged: &'a Staged) -> Self {
+        let ancestors =
+            |path: &'a Vec<u8>| path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| &path[..end]);
+        let inexact = staged.entries.keys().flat_map(ancestors).collect();
+        Self { staged, entries: staged.entries.iter().peekable(), inexact }
+    }
+
+    /// Writes what is staged before `path`; all that is left, without one. Tells whether `path` itself is staged.
+    fn write_before(&mut self, path: Option<&[u8]>, writer: &mut EntryWriter<'_>) -> Result<bool, IndexFileError> {
+        while let Some((staged, entry)) =
+            self.entries.next_if(|(staged, _)| path.is_none_or(|path| staged.as_slice() <= path))
+        {
+            if let Some(entry) = entry {
+                let marks = Marks {
+                    assume_valid: self.staged.assume_valid.contains(staged),
+                    intent_to_add: entry.intent_to_add,
+                    unknown: true,
+                };
+                let written = writer.entry(staged, entry.kind, &entry.id, &entry.stat, marks);
+                written.map_err(|source| IndexFileError::Io { path: "index".into(), source })?;
+            }
+            if path.is_some_and(|path| staged.as_slice() == path) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn marks(&self, path: &[u8]) -> Marks {
+        Marks {
+            assume_valid: self.staged.assume_valid.contains(path),
+            intent_to_add: false,
+            unknown: self.staged.unknown.contains(path),
+        }
+    }
+}
+
 /// Whether a working tree can hold that name. Git refuses to check out the others.
 fn holdable(name: &[u8]) -> bool {
     !name.is_empty()
@@ -129,13 +179,19 @@ fn holdable(name: &[u8]) -> bool {
 }
 
 /// Writes an entry for every file beneath the root, in order.
-pub(super) fn walk(spec: &IndexSpec<'_>, writer: &mut EntryWriter<'_>) -> Result<Directories, IndexFileError> {
+pub(super) fn walk(
+    spec: &IndexSpec<'_>,
+    staged: &Staged,
+    writer: &mut EntryWriter<'_>,
+) -> Result<Directories, IndexFileError> {
+    let mut pending = Pending::new(staged);
     let max_paths = spec.max_paths.min(u64::from(u32::MAX) - 1);
     let too_large = |reason| IndexFileError::TooLarge { root: spec.root, reason };
     let mut directories = Directories::default();
     let mut path = Vec::with_capacity(4096);
     let root = StatRequest { path: b"", kind: EntryKind::Directory, id: &spec.root, parent: 0, position: 0 };
     let number = directories.push(0, b"", spec.root, (spec.stat)(&root));
+    directories.all[0].exact = staged.entries.is_empty();
     let mut stack = vec![Frame::new(tree(spec, &spec.root, &path)?, 0, number)];
     while let Some(frame) = stack.last_mut() {
         path.truncate(frame.path_length);
@@ -162,15 +218,19 @@ pub(super) fn walk(spec: &IndexSpec<'_>, writer: &mut EntryWriter<'_>) -> Result
                 return Err(too_large(format!("deeper than {MAX_DEPTH} directories")));
             }
             let listing = tree(spec, &id, &path)?;
+            directories.all[number as usize].exact = !pending.inexact.contains(path.as_slice());
             path.push(b'/');
             stack.push(Frame::new(listing, path.len(), number));
         } else {
             file(spec, &mut directories, parent, &entry, &path);
-            writer
-                .entry(&path, entry.kind, &entry.id, &stat)
-                .map_err(|source| IndexFileError::Io { path: "index".into(), source })?;
+            if !pending.write_before(Some(&path), writer)? {
+                writer
+                    .entry(&path, entry.kind, &entry.id, &stat, pending.marks(&path))
+                    .map_err(|source| IndexFileError::Io { path: "index".into(), source })?;
+            }
         }
     }
+    pending.write_before(None, writer)?;
     directories.sum_up();
     Ok(directories)
 }
