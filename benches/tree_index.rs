@@ -64,6 +64,8 @@ fn workspace() -> Workspace {
         allow_full: false,
         admin: None,
         mounted: false,
+        switching: None,
+        refresh_seconds: None,
     }
 }
 

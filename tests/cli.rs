@@ -336,6 +336,8 @@ fn fill(home: &Path) -> String {
         admin: None,
         reference: None,
         mounted: true,
+        switching: None,
+        refresh_seconds: None,
     };
     let generation = GenerationRecord {
         workspace: linux.id,

@@ -21,9 +21,11 @@ mod mount;
 mod output;
 mod prepare;
 mod progress;
+mod refresh;
 mod resting;
 mod shutdown;
 mod status;
+mod switch;
 mod target;
 mod unmount;
 mod waits;
@@ -70,6 +72,8 @@ enum Command {
     Unmount(unmount::Arguments),
     List(list::Arguments),
     Status(status::Arguments),
+    Switch(switch::Arguments),
+    Refresh(refresh::Arguments),
     Prepare(prepare::Arguments),
     Warm(warm::Arguments),
     History(history::Arguments),
@@ -112,6 +116,8 @@ fn run(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Unmount(arguments) => unmount::run(&arguments, output),
         Command::List(arguments) => list::run(arguments, output),
         Command::Status(arguments) => status::run(&arguments, output),
+        Command::Switch(arguments) => switch::run(arguments, output),
+        Command::Refresh(arguments) => refresh::run(arguments, output),
         Command::Prepare(arguments) => prepare::run(&arguments, output),
         Command::History(arguments) => history::run(&arguments, output),
         Command::Warm(arguments) => warm::run(arguments, output),

@@ -17,6 +17,8 @@ use crate::store::{Depth, WorkspaceState};
 const MAX_NAME_BYTES: usize = 100;
 /// Longest revision: Git's own limit for a ref's path.
 const MAX_REV_BYTES: usize = 4096;
+/// A remote is not asked more often: each time is a connection, for nothing most of the time.
+const LEAST_REFRESH_SECONDS: u64 = 10;
 /// Schemes Git clones from, and so does Larder.
 const SCHEMES: [&str; 7] = ["file", "git", "ssh", "git+ssh", "ssh+git", "http", "https"];
 
@@ -69,7 +71,15 @@ pub(super) struct Arguments {
     /// Fetch everything in the background once it is mounted, as `larder warm --background` does
     #[arg(long)]
     warm: bool,
+
+    /// How often to fetch the remote's refs, such as `10m`, or `never`; nothing but `refs/remotes` moves
+    #[arg(long, value_name = "DURATION|never", default_value = "never", value_parser = period)]
+    refresh: Period,
 }
+
+/// Time between two fetches, in seconds; `None` is never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Period(Option<u64>);
 
 pub(super) fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
     let request = request(arguments)?;
@@ -119,6 +129,7 @@ fn request(arguments: Arguments) -> Result<MountRequest, Failure> {
         allow_full: arguments.allow_full,
         warm: arguments.warm,
         read_only: arguments.read_only,
+        refresh_seconds: arguments.refresh.0,
         environment: environment::for_daemon(),
     })
 }
@@ -215,6 +226,17 @@ fn commit(text: &str) -> Result<String, String> {
     Err("a full commit id has 40 or 64 hexadecimal digits".to_owned())
 }
 
+fn period(text: &str) -> Result<Period, String> {
+    if text == "never" {
+        return Ok(Period(None));
+    }
+    match humantime::parse_duration(text).map(|period| period.as_secs()) {
+        Ok(seconds) if seconds >= LEAST_REFRESH_SECONDS => Ok(Period(Some(seconds))),
+        Ok(_) => Err(format!("it is less than {LEAST_REFRESH_SECONDS} seconds")),
+        Err(_) => Err("it is neither a duration such as 10m nor `never`".to_owned()),
+    }
+}
+
 fn depth(text: &str) -> Result<Depth, String> {
     match text {
         "full" => Ok(Depth::Full),
@@ -254,6 +276,11 @@ mod tests {
         assert_eq!(depth("7"), Ok(Depth::Commits(7)));
         for text in ["0", "-1", "", "all", "4294967296"] {
             assert!(depth(text).is_err(), "{text}");
+        }
+        assert_eq!(period("never"), Ok(Period(None)));
+        assert_eq!(period("10m"), Ok(Period(Some(600))));
+        for text in ["", "1s", "soon", "-1m"] {
+            assert!(period(text).is_err(), "{text}");
         }
         for text in ["", "-x", "a..b", "a b", "HEAD~1", "x\u{1b}"] {
             assert!(rev(text).is_err(), "{text:?}");

@@ -12,7 +12,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::protocol::{Answer, Failure, FailureClass, MountRequest};
 use super::workspace::Live;
-use super::{Daemon, mounting, prepare, server, status, worktree};
+use super::{Daemon, mounting, prepare, server, status, switch, worktree};
 use crate::git::url::RepoUrl;
 use crate::store::{ObjectIdText, Workspace, WorkspaceId, WorkspaceState};
 
@@ -184,6 +184,7 @@ impl Daemon {
     /// one request now instead of one a directory later. Fetches all of them when asked to.
     fn after_mount(self: &Arc<Self>, live: &Arc<Live>, warm: bool) {
         let Some(shown) = live.shown() else { return };
+        self.watch_head(live);
         if warm {
             self.warm_all_in_background(live);
         }
@@ -244,6 +245,7 @@ impl Daemon {
         }
         live.cancel();
         self.take_down(&live, force)?;
+        self.unwatch_head(live.row().id);
         self.end_warms(live.row().id, true);
         if let Some(shown) = live.shown() {
             shown.hydrator.forget(shown.owner);
@@ -284,7 +286,7 @@ impl Daemon {
         Ok(self.store.remove_workspace(row.id)?)
     }
 
-    fn take_down(&self, live: &Live, detach: bool) -> Result<(), Failure> {
+    pub(super) fn take_down(&self, live: &Live, detach: bool) -> Result<(), Failure> {
         if let Some(mounted) = live.unmount(detach)? {
             // The kernel may let go a moment later; dropping a session before
             // that would unmount whatever is on its path then.
@@ -298,6 +300,7 @@ impl Daemon {
         self.end_history(None);
         for live in self.all() {
             live.cancel();
+            self.unwatch_head(live.row().id);
             self.end_warms(live.row().id, false);
             if self.take_down(&live, false).is_err()
                 && let Err(failure) = self.take_down(&live, true)
@@ -345,6 +348,10 @@ impl Daemon {
             Live::new(row.clone(), true, self.store.clone(), Arc::clone(&self.metrics), self.config.home.clone());
         match row.state {
             WorkspaceState::Ready | WorkspaceState::Unmounted => {
+                self.finish_switch(&live)?;
+                if let Some(admin) = &row.admin {
+                    switch::clear_remains(admin);
+                }
                 let shown = prepare::reopen(self, &live)?;
                 live.open(shown);
             }
@@ -353,6 +360,9 @@ impl Daemon {
         }
         live.mount(&self.config.settings, self.runtime.clone())?;
         self.workspaces.lock().insert(row.id, Arc::clone(&live));
+        if live.shown().is_some() {
+            self.watch_head(&live);
+        }
         self.resume_warms(&live);
         self.start_history(&live, Vec::new());
         tracing::info!(workspace = row.name, path = %row.path.display(), "mounted again");
@@ -411,6 +421,8 @@ impl Daemon {
             mounted: false,
             read_only: request.read_only,
             base_time: again.and_then(|row| row.base_time),
+            switching: None,
+            refresh_seconds: request.refresh_seconds,
         };
         let live =
             Live::new(row, again.is_some(), self.store.clone(), Arc::clone(&self.metrics), self.config.home.clone());
@@ -457,6 +469,7 @@ impl Daemon {
             tracing::error!("{error}");
         }
         self.workspaces.lock().remove(&row.id);
+        self.unwatch_head(row.id);
         self.end_warms(row.id, true);
         self.drop_idle_hydrator(row.repository);
     }

@@ -3,9 +3,11 @@
 //! In reading order: [`protocol`] is what clients say; [`server`] listens;
 //! [`workspace`] is one live mount; [`mounting`] deals with mount points;
 //! [`prepare`] brings a commit into a workspace; [`lifecycle`] mounts,
-//! restores and unmounts; [`warm`] fetches ahead; [`status`] reports; [`client`] is the other end of the socket.
+//! restores and unmounts; [`moving`] follows HEAD and `switch` moves it;
+//! `refresh` fetches from the remote; [`warm`] fetches ahead; [`status`] reports; [`client`] is the other end of the socket.
 
 pub mod bring;
+mod bring_changed;
 pub mod client;
 mod convert;
 pub mod door;
@@ -15,14 +17,17 @@ pub mod hook;
 pub mod lifecycle;
 pub mod log;
 pub mod mounting;
-pub mod overlay;
+pub mod moving;
 pub mod objects;
+pub mod overlay;
 pub mod prepare;
 pub mod protocol;
-pub mod reconcile;
 mod prune;
+pub mod reconcile;
+mod refresh;
 pub mod server;
 pub mod status;
+mod switch;
 pub mod warm;
 mod watchdog;
 pub mod workspace;
@@ -78,6 +83,9 @@ pub struct Daemon {
     warms: warm::Warms,
     history: history::Histories,
     prunings: prune::Prunings,
+    moving: moving::Moving,
+    // What moves of HEAD need of working trees.
+    tree: Box<dyn moving::WorkingTree>,
     stop: Notify,
 }
 
@@ -141,6 +149,8 @@ fn start(config: &Config) -> Result<(), Failure> {
         warms: warm::Warms::default(),
         history: history::Histories::default(),
         prunings: prune::Prunings::default(),
+        moving: moving::Moving::default(),
+        tree: Box::new(moving::ReadOnlyTree),
         stop: Notify::new(),
     });
     let outcome = runtime.block_on(serve(&daemon));

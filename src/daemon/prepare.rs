@@ -153,7 +153,7 @@ pub fn ask(daemon: &Daemon, job: &Job, rev: &str) -> Result<(ObjectId, GitConnec
     Ok((commit, connection))
 }
 
-fn remote(daemon: &Daemon, job: &Job) -> GitRemote {
+pub(super) fn remote(daemon: &Daemon, job: &Job) -> GitRemote {
     GitRemote::new(job.url.clone(), options(daemon, job.environment.clone(), job.gitdir.clone()))
 }
 
@@ -242,7 +242,7 @@ pub fn reopen(daemon: &Daemon, live: &Live) -> Result<Shown, Failure> {
     Ok(shown)
 }
 
-fn show(
+pub(super) fn show(
     daemon: &Daemon,
     row: &Workspace,
     record: GenerationRecord,
@@ -402,7 +402,7 @@ pub fn check_cancelled(live: &Live) -> Result<(), Failure> {
     if live.cancelled() { Err(Failure::new(FailureClass::Other, "cancelled; nothing was published")) } else { Ok(()) }
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     i64::try_from(since).unwrap_or(i64::MAX)
 }

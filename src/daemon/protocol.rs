@@ -19,6 +19,8 @@ pub const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// Objects in one [`Request::Objects`] at most: with SHA-256 they take half of a line.
 pub const OBJECTS_LIMIT: usize = 8192;
+/// Paths in a failure, so that its line stays short enough.
+const PATHS_MAX: usize = 1000;
 
 /// A request with the protocol version its sender speaks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,6 +69,10 @@ pub enum Request {
         /// What is to change.
         action: Option<HistoryAction>,
     },
+    /// Move a workspace to another commit without writing files.
+    Switch(SwitchRequest),
+    /// Fetch the remote's refs.
+    Refresh(RefreshRequest),
     /// Everyone who waits for an object now.
     Waits,
     /// All metrics as Prometheus text.
@@ -120,6 +126,9 @@ pub struct MountRequest {
     /// Refuse writing.
     #[serde(default)]
     pub read_only: bool,
+    /// Seconds between two fetches from the remote; `None`: only when asked to.
+    #[serde(default)]
+    pub refresh_seconds: Option<u64>,
     /// Environment of the client that credential helpers and ssh need (`SSH_AUTH_SOCK`, `*_proxy`, `GIT_*`, `HOME`, `PATH`…).
     pub environment: Vec<(String, String)>,
 }
@@ -139,6 +148,71 @@ pub struct WarmRequest {
     pub background: bool,
     /// As in [`MountRequest::environment`]; needed for `rev` alone.
     pub environment: Vec<(String, String)>,
+}
+
+/// `larder switch`, arguments checked by the client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SwitchRequest {
+    /// A mount path or a workspace name.
+    pub target: String,
+    /// Branch, tag, commit id, `-`, or any other revision the gitdir can tell.
+    pub rev: String,
+    /// As in [`MountRequest::environment`].
+    pub environment: Vec<(String, String)>,
+}
+
+/// What a switch did: the fields of `larder switch --json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SwitchReport {
+    /// The workspace.
+    pub workspace: String,
+    /// The commit it was at.
+    pub previous_commit: String,
+    /// The commit it is at.
+    pub commit: String,
+    /// The branch HEAD is on; `None` when it is detached.
+    pub branch: Option<String>,
+    /// Whether that branch was created.
+    pub branch_created: bool,
+    /// The generation it shows.
+    pub generation: u64,
+    /// Paths that are not the same in both commits.
+    pub paths_changed: u64,
+    /// Paths with local changes that were kept.
+    pub paths_kept: u64,
+    /// Time it took, in seconds.
+    pub seconds: f64,
+}
+
+/// `larder refresh`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RefreshRequest {
+    /// A mount path or a workspace name; `None`: the repositories of all mounted workspaces.
+    pub target: Option<String>,
+    /// As in [`MountRequest::environment`].
+    pub environment: Vec<(String, String)>,
+}
+
+/// What a refresh of one repository did: a row of `larder refresh --json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RefreshReport {
+    /// Where it was fetched from, without credentials.
+    pub repository: String,
+    /// Refs that are new or moved.
+    pub updated: Vec<UpdatedRef>,
+    /// Time it took, in seconds.
+    pub seconds: f64,
+}
+
+/// A ref that a refresh moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdatedRef {
+    /// Its full local name.
+    pub name: String,
+    /// Where it was; `None`: it is new.
+    pub from: Option<String>,
+    /// Where it is.
+    pub to: String,
 }
 
 /// What warming did: the fields of `larder warm --json` (CLI.md). Objects are distinct blobs.
@@ -204,6 +278,10 @@ pub enum Answer {
     Workspaces(Vec<WorkspaceStatus>),
     /// To [`Request::Warm`].
     Warmed(WarmReport),
+    /// To [`Request::Switch`].
+    Switched(SwitchReport),
+    /// To [`Request::Refresh`].
+    Refreshed(Vec<RefreshReport>),
     /// To [`Request::Waits`].
     Waits(Vec<Wait>),
     /// To [`Request::Metrics`]: Prometheus text.
@@ -358,18 +436,28 @@ pub struct Failure {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// The paths in the workspace it is about, where there are any; lossy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
 }
 
 impl Failure {
     /// A failure without a hint.
     pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), hint: None }
+        Self { class, message: message.into(), hint: None, paths: Vec::new() }
     }
 
     /// The same failure with what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same failure with the paths it is about.
+    #[must_use]
+    pub fn paths<'a>(mut self, paths: impl Iterator<Item = &'a Vec<u8>>) -> Self {
+        self.paths = paths.take(PATHS_MAX).map(|path| String::from_utf8_lossy(path).into_owned()).collect();
         self
     }
 }

@@ -147,6 +147,8 @@ async fn handle(
         }
         Request::History { target, action } => blocking(daemon, move |daemon| daemon.history(&target, action)).await,
         Request::Warm(request) => daemon.warm(request, read, write).await,
+        Request::Switch(request) => daemon.switch(request, read, write).await,
+        Request::Refresh(request) => blocking(daemon, move |daemon| daemon.refresh(&request)).await,
         Request::Waits => Ok(Answer::Waits(daemon.waits())),
         Request::Metrics => Ok(Answer::Text(daemon.rendered_metrics())),
         Request::Fsmonitor { workspace, token } => {

@@ -9,10 +9,10 @@ use super::Daemon;
 use super::protocol::Failure;
 use crate::git::fsmonitor::{HookTarget, Token};
 use crate::git::gitdir::{self, HeadSpec, WorktreeSpec};
-use crate::git::index_file::{self, ExcludeFile, IndexSpec, Stat, StatRequest, UntrackedSpec};
+use crate::git::index_file::{self, BoxError, ExcludeFile, IndexSpec, Stat, StatRequest, UntrackedSpec};
 use crate::index::ino::Ino;
 use crate::index::overlay::changes::Point;
-use crate::store::{EntryKind, GenerationRecord, Repository, Store, Workspace};
+use crate::store::{EntryKind, GenerationRecord, Listing, Repository, Store, Workspace};
 use crate::vfs::attr::commit_stamp;
 
 /// The fsmonitor token of a point in a workspace's history.
@@ -87,8 +87,6 @@ pub fn write_index(
     point: Point,
     admin: &Path,
 ) -> Result<(), Failure> {
-    let user = gitdir::user_settings(&repository.gitdir);
-    let token = token(record, point).to_string();
     // Workspaces of older stores have had their first commit's time until now.
     let seconds = commit_stamp(row.base_time.unwrap_or(record.commit_time)).seconds;
     let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
@@ -105,11 +103,25 @@ pub fn write_index(
             ..Stat::default()
         }
     };
-    let trees = |id: &ObjectId| match store.tree(id) {
-        Ok(Some(listing)) => Ok(listing),
-        Ok(None) => Err(format!("tree {id} is not in the cache").into()),
-        Err(error) => Err(error.into()),
-    };
+    let written = with_spec(store, repository, row, record, &stat, |spec| index_file::write(admin, spec))?;
+    if written.omitted > 0 {
+        tracing::warn!(workspace = row.name, names = written.omitted, "names no working tree can hold were left out");
+    }
+    Ok(())
+}
+
+/// Hands `write` what an index of the generation `record` holds, with `stat` for its stat data.
+pub(super) fn with_spec<T, E>(
+    store: &Store,
+    repository: &Repository,
+    row: &Workspace,
+    record: &GenerationRecord,
+    stat: &dyn Fn(&StatRequest<'_>) -> Stat,
+    write: impl FnOnce(&IndexSpec<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let user = gitdir::user_settings(&repository.gitdir);
+    let token = token(record).to_string();
+    let trees = trees(store);
     let untracked = UntrackedSpec {
         worktree: &row.path,
         info_exclude: ExcludeFile::read(&repository.gitdir.join("info/exclude"), repository_hash(record)),
@@ -121,23 +133,28 @@ pub fn write_index(
         // The hook reports every change, so Git need not read an ignore file before something changes beside it.
         exclude_id: &|_, _| None,
     };
-    let spec = IndexSpec {
+    write(&IndexSpec {
         object_format: repository_hash(record),
         root: record.tree.0,
         trees: &trees,
-        stat: &stat,
+        stat,
         fsmonitor_token: Some(&token),
         untracked: Some(untracked),
         max_paths: index_file::DEFAULT_MAX_PATHS,
-    };
-    let written = index_file::write(admin, &spec)?;
-    if written.omitted > 0 {
-        tracing::warn!(workspace = row.name, names = written.omitted, "names no working tree can hold were left out");
-    }
-    Ok(())
+    })
 }
 
-fn number(directories: &mut Vec<Ino>, request: &StatRequest<'_>) -> Ino {
+/// Trees from the store, for whoever writes or reads an index.
+pub(super) fn trees(store: &Store) -> impl Fn(&ObjectId) -> Result<Listing, BoxError> {
+    |id| match store.tree(id) {
+        Ok(Some(listing)) => Ok(listing),
+        Ok(None) => Err(format!("tree {id} is not in the cache").into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The inode number of what is asked for.
+pub(super) fn number(directories: &mut Vec<Ino>, request: &StatRequest<'_>) -> Ino {
     let parent = directories.get(request.parent as usize).copied().unwrap_or(Ino::ROOT);
     let name = request.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let ino = if request.path.is_empty() { Ino::ROOT } else { Ino::of(parent, name, request.kind, request.id) };
@@ -148,7 +165,7 @@ fn number(directories: &mut Vec<Ino>, request: &StatRequest<'_>) -> Ino {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the index keeps the low 32 bits")]
-const fn low(number: u64) -> u32 {
+pub(super) const fn low(number: u64) -> u32 {
     number as u32
 }
 

@@ -237,6 +237,18 @@ pub fn parse_commit(raw: &[u8], hash: gix::hash::Kind) -> Option<(ObjectId, i64)
     Some((tree, time.unwrap_or(0)))
 }
 
+/// Puts a few objects into the gitdir whose `objects/pack` is given: they came by themselves, and Git is to find them.
+pub fn keep_objects(directory: &Path, objects: &[(ObjectId, Kind, Bytes)]) -> Result<(), RemoteError> {
+    let Some((first, _, _)) = objects.first() else { return Ok(()) };
+    let file = PackFile::create(directory)?;
+    let failed = |error: std::io::Error| local("cannot write a pack", &error);
+    let mut out = BufWriter::new(file.writer()?);
+    let pack::Written { bytes, checksum, rows } = pack::write(first.kind(), objects, &mut out).map_err(failed)?;
+    out.flush().map_err(failed)?;
+    let decoded = Decoded { objects: rows.len() as u64, bytes, checksum, spool: Spool::new(None), rows };
+    file.publish(directory, &decoded, true).map(drop)
+}
+
 /// A pack being received, under a name that Git's housekeeping knows to remove.
 pub(super) struct PackFile(NamedTempFile);
 

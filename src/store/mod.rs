@@ -46,8 +46,8 @@ pub use git_tree::{TreeError, listing_from_git, tree_bytes};
 pub use large::LargeBlob;
 pub use read::BlobInfo;
 pub use record::{
-    Depth, Generation, GenerationRecord, ObjectIdText, PendingWarm, Repository, RepositoryId, Workspace, WorkspaceId,
-    WorkspaceState,
+    Depth, Generation, GenerationRecord, ObjectIdText, PendingWarm, Repository, RepositoryId, Switching, Workspace,
+    WorkspaceId, WorkspaceState,
 };
 pub use row::FRAME_BYTES;
 pub use stats::StoreStats;

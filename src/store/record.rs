@@ -101,6 +101,31 @@ pub struct Workspace {
     /// looks changed to `make` and Git when another commit is published.
     #[serde(default)]
     pub base_time: Option<i64>,
+    /// A `larder switch` that is under way: recorded before anything of it can be seen, taken back at its end.
+    #[serde(default)]
+    pub switching: Option<Switching>,
+    /// Seconds between two fetches from the remote; `None`: only when asked to.
+    #[serde(default)]
+    pub refresh_seconds: Option<u64>,
+}
+
+/// What is left to do of a switch once its generation is published: HEAD moves, then the prepared index takes its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switching {
+    /// The commit it goes to. It has happened if this is what the current generation shows.
+    pub commit: ObjectIdText,
+    /// The branch HEAD is to be on (full name); `None` detaches it.
+    pub branch: Option<String>,
+    /// What the user called it.
+    pub named: String,
+    /// The branch HEAD was on.
+    pub from_branch: Option<String>,
+    /// The commit HEAD was at.
+    pub from_commit: Option<ObjectIdText>,
+    /// Who switches, for the reflog: name, address, seconds east of UTC.
+    pub committer: (String, String, i32),
+    /// When: seconds since 1970 UTC.
+    pub at: i64,
 }
 
 /// One published commit's tree in one workspace.

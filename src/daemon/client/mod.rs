@@ -207,7 +207,12 @@ fn longest_silence(request: &Request) -> Duration {
     match request {
         Request::Ping => PING_SILENCE,
         Request::Fsmonitor { .. } => FSMONITOR_SILENCE,
-        Request::Mount(_) | Request::Prepare { .. } | Request::Warm(_) | Request::Objects { .. } => PREPARE_SILENCE,
+        Request::Mount(_)
+        | Request::Prepare { .. }
+        | Request::Warm(_)
+        | Request::Switch(_)
+        | Request::Refresh(_)
+        | Request::Objects { .. } => PREPARE_SILENCE,
         _ => FACTS_SILENCE,
     }
 }
@@ -219,6 +224,8 @@ pub fn unexpected(answer: &Answer) -> Failure {
         Answer::Ok => "a bare success",
         Answer::Workspaces(_) => "workspaces",
         Answer::Warmed(_) => "a warming report",
+        Answer::Switched(_) => "a switch",
+        Answer::Refreshed(_) => "a refresh",
         Answer::Waits(_) => "waits",
         Answer::Text(_) => "text",
         Answer::Objects => "objects",

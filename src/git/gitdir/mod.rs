@@ -24,6 +24,7 @@ mod read;
 mod reflog;
 mod refs;
 mod revision;
+mod watch;
 mod worktree;
 
 use std::io;
@@ -44,6 +45,7 @@ pub use refs::{
     BranchRecorded, read_ref, record_branch, set_ref, set_remote_head, set_shallow, shallow, update_shallow,
 };
 pub use revision::{Meant, Refspec, create_tracking_branch, fetch_refspecs, follow_branch, resolve_revision};
+pub use watch::HeadWatch;
 pub use worktree::{
     AddedWorktree, DetachedBecause, HeadSpec, HeadState, WorktreeSpec, add_worktree, branch_in_use, find_worktree,
     gitfile, remove_worktree,

@@ -83,6 +83,11 @@ impl Objects {
         Ok(self.read(id, ObjectKind::Blob, &mut buffer)?.map(<[u8]>::to_vec))
     }
 
+    /// Whether the object is here, whatever it is.
+    pub fn contains(&self, id: &ObjectId) -> Result<bool, GitdirError> {
+        Ok(self.odb.try_header(id).map_err(|error| broken(*id, &error))?.is_some())
+    }
+
     /// Whether the commit is here.
     pub fn has_commit(&self, id: &ObjectId) -> Result<bool, GitdirError> {
         let header = self.odb.try_header(id).map_err(|error| broken(*id, &error))?;
@@ -128,6 +133,13 @@ impl Objects {
             level = next;
         }
         Ok(true)
+    }
+
+    /// One tree; `None` when it is not here.
+    pub fn read_tree(&self, id: &ObjectId) -> Result<Option<Listing>, GitdirError> {
+        let mut buffer = Vec::new();
+        let Some(data) = self.read(id, ObjectKind::Tree, &mut buffer)? else { return Ok(None) };
+        listing_from_git(id, data).map(Some).map_err(|error| broken(*id, &error))
     }
 
     /// Hands on every tree of the commit, parents before children.

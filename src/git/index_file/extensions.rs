@@ -135,7 +135,7 @@ fn untracked_cache(
     varint(&mut out, directories.len() as u64);
 
     let (mut stats, mut ids) = (Vec::with_capacity(36 * directories.len()), Vec::new());
-    let (mut check_only, mut with_id) = (Vec::new(), Vec::new());
+    let (mut valid, mut check_only, mut with_id) = (Vec::new(), Vec::new(), Vec::new());
     let mut written = 0_u32;
     children.depth_first(
         |_| {},
@@ -145,6 +145,12 @@ fn untracked_cache(
             varint(&mut out, children.len() as u64);
             out.extend_from_slice(directories.name(number));
             out.push(0);
+            // Where the index is not what the tree says, a file of the tree may be untracked: Git looks itself.
+            if !directory.exact {
+                written += 1;
+                return;
+            }
+            valid.push(written);
             push_stat(&mut stats, &directory.stat, None);
             // Git finds a directory without tracked files untracked, looks only whether it holds anything, and
             // marks what it saw on the way as seen by such a look.
@@ -158,7 +164,7 @@ fn untracked_cache(
             written += 1;
         },
     );
-    out.extend_from_slice(&bitmap(0..written));
+    out.extend_from_slice(&bitmap(valid));
     out.extend_from_slice(&bitmap(check_only));
     out.extend_from_slice(&bitmap(with_id));
     out.extend_from_slice(&stats);

@@ -21,6 +21,7 @@ mod entries;
 mod ewah;
 mod exclude;
 mod extensions;
+mod prepared;
 mod read;
 mod walk;
 
@@ -39,6 +40,7 @@ use sha1::Digest;
 use crate::store::{EntryKind, Listing};
 
 pub use exclude::{ExcludeFile, converted_exclude_id};
+pub use prepared::PreparedIndex;
 pub use read::{Difference, IndexEntry, OldIndex};
 pub use walk::MAX_DEPTH;
 

@@ -17,6 +17,7 @@ mod index;
 mod inflate;
 mod input;
 mod spool;
+mod write;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -30,6 +31,7 @@ use crate::hydrate::remote::RemoteError;
 
 pub(crate) use index::{IndexRow, write_index};
 pub(crate) use input::Checksum;
+pub(crate) use write::{Written, write};
 
 /// The largest blob taken from a pack when it is no delta: it is streamed, so this bounds disk, not memory.
 pub const MAX_BLOB_BYTES: u64 = 64 << 30;

@@ -24,6 +24,17 @@ pub struct Resolved {
     pub head: Option<String>,
 }
 
+/// A ref of the server's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteRef {
+    /// Its full name.
+    pub name: String,
+    /// The object it names: of an annotated tag, the tag.
+    pub id: ObjectId,
+    /// What that tag points to.
+    pub peeled: Option<ObjectId>,
+}
+
 /// One ref as the server tells it.
 struct Advertised {
     id: ObjectId,
@@ -72,6 +83,41 @@ fn candidates(rev: &str) -> Vec<String> {
         return vec![rev.to_owned()];
     }
     ["refs/heads/", "refs/tags/", "refs/", "refs/remotes/"].iter().map(|prefix| format!("{prefix}{rev}")).collect()
+}
+
+/// All refs whose names begin with one of `prefixes`; names that are not UTF-8 or not valid are left out.
+pub(crate) fn list_all(
+    wire: &mut Wire,
+    server: &Capabilities,
+    prefixes: &[&str],
+) -> Result<Vec<RemoteRef>, RemoteError> {
+    let mut request = server.begin("ls-refs");
+    packet::line(&mut request, "peel");
+    for prefix in prefixes {
+        packet::line(&mut request, &format!("ref-prefix {prefix}"));
+    }
+    packet::flush(&mut request);
+    wire.send(request)?;
+    let address = wire.address().to_owned();
+    let bad = || corrupt(format!("{address} sent a list of refs that cannot be read"));
+    let mut found = Vec::new();
+    for _ in 0..LINES {
+        let packet = wire.packet()?;
+        if packet == Packet::Flush {
+            return Ok(found);
+        }
+        let Ok(line) = std::str::from_utf8(packet.line().ok_or_else(bad)?) else { continue };
+        let mut words = line.split(' ');
+        let (Some(id), Some(name)) = (words.next(), words.next()) else { continue };
+        let wanted = prefixes.iter().any(|prefix| name.starts_with(prefix));
+        if !wanted || gix::validate::reference::name(name.into()).is_err() {
+            continue;
+        }
+        let parse = |id: &str| ObjectId::from_hex(id.as_bytes()).ok().filter(|id| id.kind() == server.hash);
+        let peeled = words.find_map(|word| word.strip_prefix("peeled:")).map(|id| parse(id).ok_or_else(bad));
+        found.push(RemoteRef { name: name.to_owned(), id: parse(id).ok_or_else(bad)?, peeled: peeled.transpose()? });
+    }
+    Err(corrupt(format!("{address} sent a list of refs without end")))
 }
 
 /// The refs called exactly `names`, in their order.

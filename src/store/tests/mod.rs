@@ -278,6 +278,8 @@ fn workspaces_and_generations_are_rows() {
             mounted: true,
             read_only: false,
             base_time: None,
+            switching: None,
+            refresh_seconds: None,
         };
         for number in [1, 2, 300] {
             workspace.current = Some(Generation(number));

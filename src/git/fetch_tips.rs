@@ -1,0 +1,105 @@
+//! Commits and tags without trees: what `larder switch` and `larder refresh` fetch first.
+//!
+//! Owns the listing of a server's refs and a fetch with the filter `tree:0`.
+//! What arrives becomes a promisor pack in the gitdir; nothing goes to the store.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use gix::ObjectId;
+use gix::objs::Kind;
+
+use super::error::corrupt;
+use super::fetch_commit::PackFile;
+use super::pack::{self, Options, Progress, Spool};
+use super::protocol::fetch;
+use super::protocol::refs;
+use super::remote::GitConnection;
+use crate::hydrate::remote::{FailureKind, LargeSink, RemoteError, Sink};
+use crate::store::Depth;
+
+pub use super::protocol::refs::RemoteRef;
+
+/// Which commits, and what of their history.
+#[derive(Clone, Debug)]
+pub struct TipsRequest {
+    /// Commits and annotated tags.
+    pub wants: Vec<ObjectId>,
+    /// Commits that are here with all their history, as far as it is not shallow.
+    pub haves: Vec<ObjectId>,
+    /// Commits whose parents are not here: the gitdir's `shallow` file.
+    pub shallow: Vec<ObjectId>,
+    /// How much history; `None` is all that leads to what is here.
+    pub depth: Option<Depth>,
+    /// `objects/pack` of the gitdir.
+    pub pack_dir: PathBuf,
+}
+
+/// What came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FetchedTips {
+    /// Commits that have become shallow.
+    pub shallow: Vec<ObjectId>,
+    /// Commits that are shallow no more.
+    pub unshallow: Vec<ObjectId>,
+    /// Objects in the pack.
+    pub objects: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+impl GitConnection {
+    /// The server's refs whose names begin with one of `prefixes`.
+    pub fn list_refs(&mut self, prefixes: &[&str]) -> Result<Vec<RemoteRef>, RemoteError> {
+        self.exchange(|wire, server| refs::list_all(wire, server, prefixes))
+    }
+
+    /// Fetches commits and tags into the gitdir, without trees and blobs.
+    pub fn fetch_tips(
+        &mut self,
+        request: &TipsRequest,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<FetchedTips, RemoteError> {
+        if request.wants.is_empty() {
+            return Ok(FetchedTips::default());
+        }
+        self.exchange(|wire, server| {
+            if !server.filter {
+                let text = format!("{} has no filters, so commits can't be had without files", wire.address());
+                return Err(RemoteError::new(FailureKind::Unsupported, text));
+            }
+            let asked = fetch::Request {
+                wants: &request.wants,
+                haves: &request.haves,
+                shallow: &request.shallow,
+                depth: request.depth,
+                filter: Some("tree:0"),
+            };
+            let file = PackFile::create(&request.pack_dir)?;
+            let (preface, mut band) = fetch::fetch(wire, server, &asked)?;
+            let spool = Spool::into_file(file.writer()?, request.pack_dir.clone());
+            let options = Options { hash: server.hash, spool, max_bytes: None, index: true, progress: Some(progress) };
+            let mut decoded = pack::decode(&mut band, options, &mut CommitsOnly)?;
+            decoded.spool.flush()?;
+            if decoded.objects > 0 {
+                file.publish(&request.pack_dir, &decoded, true)?;
+            }
+            let fetch::Preface { shallow, unshallow } = preface;
+            Ok(FetchedTips { shallow, unshallow, objects: decoded.objects, bytes: decoded.bytes })
+        })
+    }
+}
+
+/// The pack keeps them; here they are only counted and checked.
+struct CommitsOnly;
+
+impl Sink for CommitsOnly {
+    fn object(&mut self, _: ObjectId, _: Kind, _: Bytes) -> Result<(), RemoteError> {
+        // Servers may send trees and small blobs all the same; the pack is as good with them.
+        Ok(())
+    }
+
+    fn large(&mut self, _: u64) -> Result<Box<dyn LargeSink + '_>, RemoteError> {
+        Err(corrupt("a large file was sent where commits were asked for"))
+    }
+}
