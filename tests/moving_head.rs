@@ -197,3 +197,52 @@ fn a_refresh_fetches_and_moves_nothing() {
     assert_eq!(scene.git(&["status", "--porcelain"]), "");
     fixture.fails(&[exit::REMOTE, exit::NOT_FOUND], &["refresh"]);
 }
+
+#[test]
+fn a_switch_that_was_killed_has_happened_or_not() {
+    let Some(scene) = Scene::new() else { return };
+    let fixture = &scene.fixture;
+    // Both branches are here, so that all the time goes into the moves.
+    fixture.ok(&["switch", text(&scene.mount), "next"]);
+    let (mut before, mut finished) = ("next", 0);
+    for attempt in 0..24_u64 {
+        let to = if before == "next" { "main" } else { "next" };
+        let daemon = fixture.daemon();
+        let mut command = fixture.larder();
+        command.args(["switch", text(&scene.mount), to]);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut switching = command.spawn().expect("started");
+        std::thread::sleep(Duration::from_millis(8 + attempt * 2));
+        common::kill(daemon, rustix::process::Signal::KILL);
+        common::wait_for(&mut switching, common::COMMAND_LIMIT).expect("ended");
+        eventually(Duration::from_secs(5), "gone", || !fixture.daemons().contains(&daemon));
+        fixture.ok(&["daemon"]);
+        let log = || fs::read_to_string(fixture.home().join("daemon.log")).unwrap_or_default();
+        for _ in 0..500 {
+            if fixture.is_mounted(&scene.mount) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(fixture.is_mounted(&scene.mount), "not mounted again after {attempt}:\n{}", log());
+        let branch = scene.git(&["branch", "--show-current"]);
+        assert!([before, to].contains(&branch.as_str()), "{branch}");
+        scene.clean_at(if branch == "next" { &scene.next } else { &scene.main });
+        assert!(!scene.admin().join("larder-switch-index").exists());
+        finished += u32::from(branch == to);
+        before = if branch == "next" { "next" } else { "main" };
+    }
+    assert!((1..24).contains(&finished), "kills came both before and after: {finished} of 24 had happened");
+}
+
+#[test]
+fn a_refresh_comes_by_itself_when_it_is_asked_for() {
+    let Some(scene) = Scene::new() else { return };
+    let other = scene.fixture.path("regular");
+    scene.fixture.fails(&[exit::USAGE], &["mount", text(&scene.source), text(&other), "--refresh", "1s"]);
+    scene.fixture.ok(&["mount", text(&scene.source), text(&other), "--refresh", "10s"]);
+    write(&scene.source, "later", "later\n");
+    let newer = commit_all(&scene.source, "later");
+    eventually(Duration::from_secs(20), "a refresh", || scene.git(&["rev-parse", "origin/main"]) == newer);
+    scene.clean_at(&scene.main);
+}

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::GitdirError;
@@ -10,6 +11,8 @@ use super::GitdirError;
 pub(super) struct LockedFile {
     path: PathBuf,
     lock: PathBuf,
+    /// A second name of the lock, by which it can be told that it is Larder's.
+    mark: Option<PathBuf>,
     file: Option<File>,
 }
 
@@ -23,10 +26,34 @@ impl LockedFile {
         lock.push(".lock");
         let lock = PathBuf::from(lock);
         match OpenOptions::new().write(true).create_new(true).open(&lock) {
-            Ok(file) => Ok(Self { path: path.to_owned(), lock, file: Some(file) }),
+            Ok(file) => Ok(Self { path: path.to_owned(), lock, mark: None, file: Some(file) }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(GitdirError::Locked(lock)),
             Err(error) => Err(GitdirError::io(&lock)(error)),
         }
+    }
+
+    /// [`Self::take`] for a file that only one thread of one process locks: `mark` is another name for the lock, so
+    /// that one left behind by a process that was killed is known for Larder's and taken away.
+    pub(super) fn take_marked(path: &Path, mark: &Path) -> Result<Self, GitdirError> {
+        let mut lock = path.as_os_str().to_owned();
+        lock.push(".lock");
+        let lock = PathBuf::from(lock);
+        let number = |path: &Path| path.symlink_metadata().ok().map(|found| (found.dev(), found.ino()));
+        if let Some(marked) = number(mark) {
+            if number(&lock) == Some(marked) {
+                fs::remove_file(&lock).map_err(GitdirError::io(&lock))?;
+            }
+            fs::remove_file(mark).map_err(GitdirError::io(mark))?;
+        }
+        let file = OpenOptions::new().write(true).create_new(true).open(mark).map_err(GitdirError::io(mark))?;
+        if let Err(error) = fs::hard_link(mark, &lock) {
+            let _ = fs::remove_file(mark);
+            return Err(match error.kind() {
+                io::ErrorKind::AlreadyExists => GitdirError::Locked(lock),
+                _ => GitdirError::io(&lock)(error),
+            });
+        }
+        Ok(Self { path: path.to_owned(), lock, mark: Some(mark.to_owned()), file: Some(file) })
     }
 
     /// Makes `content` the file's content and lets the lock go. Flushed before the name moves, as Git does with
@@ -38,7 +65,17 @@ impl LockedFile {
         if written.is_err() {
             let _ = fs::remove_file(&self.lock);
         }
+        self.remove_mark();
         written.map_err(GitdirError::io(&self.path))
+    }
+}
+
+impl LockedFile {
+    fn remove_mark(&mut self) {
+        if let Some(mark) = self.mark.take() {
+            // One that stays is taken away by whoever locks next.
+            let _ = fs::remove_file(mark);
+        }
     }
 }
 
@@ -48,6 +85,7 @@ impl Drop for LockedFile {
             // Nothing better can be done about a lock that can't be removed; the next user is told its name.
             let _ = fs::remove_file(&self.lock);
         }
+        self.remove_mark();
     }
 }
 

@@ -17,6 +17,9 @@ use super::refs::{RefValue, check_name, parse_ref, read_ref_from};
 /// Longest HEAD that is read.
 const HEAD_BYTES: u64 = 64 << 10;
 
+/// The other name of Larder's lock on HEAD.
+const LOCK_MARK: &str = "larder-switch-head";
+
 /// What HEAD says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -141,7 +144,7 @@ pub fn move_head(
     if let Some(branch) = to.branch {
         check_name(branch)?;
     }
-    let lock = LockedFile::take(&admin.join("HEAD"))?;
+    let lock = LockedFile::take_marked(&admin.join("HEAD"), &admin.join(LOCK_MARK))?;
     let now = read_head(common, admin)?;
     let there = Head { branch: to.branch.map(str::to_owned), commit: Some(to.commit) };
     if now == there {
