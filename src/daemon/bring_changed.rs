@@ -94,8 +94,12 @@ fn trees(
             }
         }
         if !absent.is_empty() {
-            let extent = if absent.len() >= WHOLE_FROM { Extent::Trees } else { Extent::Exact };
-            remote.get()?.fetch(&absent, extent, &mut arrived)?;
+            let connection = remote.get()?;
+            if absent.len() >= WHOLE_FROM {
+                connection.fetch(&absent, Extent::Trees, &mut arrived)?;
+            } else {
+                connection.fetch_trees(&absent, &mut arrived)?;
+            }
         }
         // What is published next makes it durable.
         store.commit(std::mem::take(&mut arrived.batch))?;

@@ -87,7 +87,7 @@ impl Daemon {
             }
             moved.insert(local, (before, found.id));
         }
-        let wants = self.absent(repository, connection, moved.values().map(|(_, id)| *id))?;
+        let wants = Self::absent(repository, connection, moved.values().map(|(_, id)| *id))?;
         for some in wants.chunks(WANTS_MAX) {
             self.fetch_commits(live, repository, some.to_vec(), connection)?;
         }
@@ -103,7 +103,6 @@ impl Daemon {
     }
 
     fn absent(
-        &self,
         repository: &Repository,
         connection: &GitConnection,
         ids: impl Iterator<Item = ObjectId>,

@@ -15,7 +15,8 @@ use super::pack::{self, Options, Progress, Spool};
 use super::protocol::fetch;
 use super::protocol::refs;
 use super::remote::GitConnection;
-use crate::hydrate::remote::{FailureKind, LargeSink, RemoteError, Sink};
+use super::wanted::Wanted;
+use crate::hydrate::remote::{Extent, FailureKind, LargeSink, RemoteError, Sink};
 use crate::store::Depth;
 
 pub use super::protocol::refs::RemoteRef;
@@ -52,6 +53,24 @@ impl GitConnection {
     /// The server's refs whose names begin with one of `prefixes`.
     pub fn list_refs(&mut self, prefixes: &[&str]) -> Result<Vec<RemoteRef>, RemoteError> {
         self.exchange(|wire, server| refs::list_all(wire, server, prefixes))
+    }
+
+    /// Fetches trees without what is beneath them: unlike `blob:none`, the filter keeps the server from walking there.
+    /// A tree the server does not have is an error of kind [`FailureKind::Missing`].
+    pub fn fetch_trees(&mut self, wants: &[ObjectId], sink: &mut dyn Sink) -> Result<(), RemoteError> {
+        let scratch = self.scratch.clone();
+        self.exchange(|wire, server| {
+            let filter = server.filter.then_some("tree:0");
+            let mut wanted = Wanted::new(wants, Extent::Exact, sink);
+            let request = fetch::Request { wants, filter, ..Default::default() };
+            let (_, mut band) = fetch::fetch(wire, server, &request)?;
+            let options = Options { spool: Spool::new(scratch), ..Options::new(server.hash) };
+            pack::decode(&mut band, options, &mut wanted)?;
+            wanted.first_missing(wants).map_or(Ok(()), |id| {
+                let text = format!("{} does not have the tree {id}", wire.address());
+                Err(RemoteError::new(FailureKind::Missing, text).about(id))
+            })
+        })
     }
 
     /// Fetches commits and tags into the gitdir, without trees and blobs.

@@ -179,18 +179,13 @@ fn check(situation: &Situation<'_>, path: &[u8], touched: &Touched, refused: &mu
     if touched.outcome == Outcome::Keep {
         return;
     }
-    match touched.index {
-        Some(index) => {
-            if !up_to_date(situation, path, index, touched.sides.old) {
-                refused.overwritten.insert(path.to_vec());
-            }
+    if let Some(index) = touched.index {
+        if !up_to_date(situation, path, index, touched.sides.old) {
+            refused.overwritten.insert(path.to_vec());
         }
-        None => {
-            let list = if touched.sides.new.is_some() { &mut refused.untracked } else { &mut refused.removed };
-            if shown(situation, path, touched.sides.old) {
-                list.insert(path.to_vec());
-            }
-        }
+    } else if shown(situation, path, touched.sides.old) {
+        let list = if touched.sides.new.is_some() { &mut refused.untracked } else { &mut refused.removed };
+        list.insert(path.to_vec());
     }
 }
 

@@ -126,7 +126,7 @@ pub fn operation(admin: &Path) -> Option<Operation> {
     }
     // Between two picks of many there is only the list of what is left to do.
     let todo = read_small(&admin.join("sequencer/todo"), 1 << 20).ok().flatten();
-    match todo.as_deref().map(|todo| todo.trim_start()) {
+    match todo.as_deref().map(ByteSlice::trim_start) {
         Some(todo) if todo.starts_with(b"revert") => Some(Operation::Revert),
         Some(_) => Some(Operation::CherryPick),
         None => there("BISECT_LOG").then_some(Operation::Bisect),
