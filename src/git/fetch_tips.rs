@@ -1,6 +1,6 @@
 //! Commits and tags without trees: what `larder switch` and `larder refresh` fetch first.
 //!
-//! Owns the listing of a server's refs and a fetch with the filter `tree:0`.
+//! Owns the listing of a server's refs and fetches with the filters `tree:N`.
 //! What arrives becomes a promisor pack in the gitdir; nothing goes to the store.
 
 use std::path::PathBuf;
@@ -55,13 +55,14 @@ impl GitConnection {
         self.exchange(|wire, server| refs::list_all(wire, server, prefixes))
     }
 
-    /// Fetches trees without what is beneath them: unlike `blob:none`, the filter keeps the server from walking there.
+    /// Fetches trees with the directories in them, and nothing deeper: a round trip for two levels, few trees too many.
+    /// Unlike `blob:none`, the filter keeps the server from walking further.
     /// A tree the server does not have is an error of kind [`FailureKind::Missing`].
     pub fn fetch_trees(&mut self, wants: &[ObjectId], sink: &mut dyn Sink) -> Result<(), RemoteError> {
         let scratch = self.scratch.clone();
         self.exchange(|wire, server| {
-            let filter = server.filter.then_some("tree:0");
-            let mut wanted = Wanted::new(wants, Extent::Exact, sink);
+            let filter = server.filter.then_some("tree:2");
+            let mut wanted = Wanted::new(wants, Extent::Trees, sink);
             let request = fetch::Request { wants, filter, ..Default::default() };
             let (_, mut band) = fetch::fetch(wire, server, &request)?;
             let options = Options { spool: Spool::new(scratch), ..Options::new(server.hash) };
@@ -73,7 +74,7 @@ impl GitConnection {
         })
     }
 
-    /// Fetches commits and tags into the gitdir, without trees and blobs.
+    /// Fetches commits and tags into the gitdir, without blobs and without trees but the root of a single commit.
     pub fn fetch_tips(
         &mut self,
         request: &TipsRequest,
@@ -92,7 +93,8 @@ impl GitConnection {
                 haves: &request.haves,
                 shallow: &request.shallow,
                 depth: request.depth,
-                filter: Some("tree:0"),
+                // Of one commit the root tree is wanted next; of many, those of the others never.
+                filter: Some(if request.depth == Some(Depth::Commits(1)) { "tree:1" } else { "tree:0" }),
             };
             let file = PackFile::create(&request.pack_dir)?;
             let (preface, mut band) = fetch::fetch(wire, server, &asked)?;
