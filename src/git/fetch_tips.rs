@@ -55,14 +55,14 @@ impl GitConnection {
         self.exchange(|wire, server| refs::list_all(wire, server, prefixes))
     }
 
-    /// Fetches trees with the directories in them, and nothing deeper: a round trip for two levels, few trees too many.
-    /// Unlike `blob:none`, the filter keeps the server from walking further.
+    /// Fetches trees without what is beneath them. Unlike `blob:none`, the filter keeps the server from walking there;
+    /// `tree:2` would bring the next level along, and its files.
     /// A tree the server does not have is an error of kind [`FailureKind::Missing`].
     pub fn fetch_trees(&mut self, wants: &[ObjectId], sink: &mut dyn Sink) -> Result<(), RemoteError> {
         let scratch = self.scratch.clone();
         self.exchange(|wire, server| {
-            let filter = server.filter.then_some("tree:2");
-            let mut wanted = Wanted::new(wants, Extent::Trees, sink);
+            let filter = server.filter.then_some("tree:0");
+            let mut wanted = Wanted::new(wants, Extent::Exact, sink);
             let request = fetch::Request { wants, filter, ..Default::default() };
             let (_, mut band) = fetch::fetch(wire, server, &request)?;
             let options = Options { spool: Spool::new(scratch), ..Options::new(server.hash) };
