@@ -215,16 +215,10 @@ fn a_switch_that_was_killed_has_happened_or_not() {
         std::thread::sleep(Duration::from_millis(8 + attempt * 2));
         common::kill(daemon, rustix::process::Signal::KILL);
         common::wait_for(&mut switching, common::COMMAND_LIMIT).expect("ended");
-        eventually(Duration::from_secs(5), "gone", || !fixture.daemons().contains(&daemon));
-        fixture.ok(&["daemon"]);
-        let log = || fs::read_to_string(fixture.home().join("daemon.log")).unwrap_or_default();
-        for _ in 0..500 {
-            if fixture.is_mounted(&scene.mount) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        assert!(fixture.is_mounted(&scene.mount), "not mounted again after {attempt}:\n{}", log());
+        // The store's lock outlives what can be seen of a killed process by a moment.
+        let started = || fixture.run(&["daemon"]).code == Some(0);
+        eventually(Duration::from_secs(5), "a new daemon", started);
+        eventually(Duration::from_secs(10), "mounted again", || fixture.is_mounted(&scene.mount));
         let branch = scene.git(&["branch", "--show-current"]);
         assert!([before, to].contains(&branch.as_str()), "{branch}");
         scene.clean_at(if branch == "next" { &scene.next } else { &scene.main });
