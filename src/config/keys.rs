@@ -296,11 +296,7 @@ mod tests {
             store: Store { cache_bytes: 2 << 20 },
             fuse: Fuse { threads: 1 },
             log: Log { level: LogLevel::Trace, max_bytes: 1_000_000, files: 2 },
-            git: Git {
-                max_unfiltered_bytes: 0,
-                history: HistoryMode::Off,
-                filter_timeout: Duration::from_secs(7),
-            },
+            git: Git { max_unfiltered_bytes: 0, history: HistoryMode::Off, filter_timeout: Duration::from_secs(7) },
         };
         assert_eq!(read(text), Ok(expected));
         let mentioned = KEYS.iter().all(|(key, _)| text.contains(key.split_once('.').expect("dotted").1));

@@ -99,9 +99,7 @@ impl Daemon {
             let prepared = match again {
                 Some(shown) => Ok(shown),
                 None => match resolved {
-                    Some(resolved) => {
-                        resolved.and_then(|resolved| prepare::prepare(&daemon, &live, &job, resolved))
-                    }
+                    Some(resolved) => resolved.and_then(|resolved| prepare::prepare(&daemon, &live, &job, resolved)),
                     None => Err(Failure::new(FailureClass::Other, "there is nothing to show")),
                 },
             };

@@ -84,8 +84,6 @@ pub struct Daemon {
     history: history::Histories,
     prunings: prune::Prunings,
     moving: moving::Moving,
-    // What moves of HEAD need of working trees.
-    tree: Box<dyn moving::WorkingTree>,
     stop: Notify,
 }
 
@@ -150,7 +148,6 @@ fn start(config: &Config) -> Result<(), Failure> {
         history: history::Histories::default(),
         prunings: prune::Prunings::default(),
         moving: moving::Moving::default(),
-        tree: Box::new(moving::ReadOnlyTree),
         stop: Notify::new(),
     });
     let outcome = runtime.block_on(serve(&daemon));

@@ -65,9 +65,7 @@ impl Daemon {
         let before = self.store.workspaces()?.into_iter().find(|known| known.id == row.id && live.was_known());
         let Some(before) = before.filter(|before| before.current.is_some()) else { return Ok(None) };
         let moved = match before.current {
-            Some(current) => {
-                self.store.generation(before.id, current)?.is_some_and(|record| record.origin != "mount")
-            }
+            Some(current) => self.store.generation(before.id, current)?.is_some_and(|record| record.origin != "mount"),
             None => false,
         };
         if !moved && self.overlay_of(&before)?.is_pristine() {

@@ -387,7 +387,13 @@ fn hydrator(
         classes: Arc::clone(&daemon.classes),
     };
     let metrics = Arc::clone(&daemon.metrics);
-    let hydrator = Hydrator::new(daemon.store.clone(), Arc::new(remote.with_objects(&repository.gitdir)), bounds, metrics, connection);
+    let hydrator = Hydrator::new(
+        daemon.store.clone(),
+        Arc::new(remote.with_objects(&repository.gitdir)),
+        bounds,
+        metrics,
+        connection,
+    );
     hydrators.insert(repository.id, hydrator.clone());
     hydrator
 }

@@ -1,44 +1,56 @@
 //! Another generation in a mounted workspace: because Git moved HEAD, or because Larder is asked to switch.
 //!
 //! The generation's row and the overlay expressed against it are one transaction; no answer is on its way to the kernel
-//! while the view changes, and what the kernel still has of before is invalidated right after.
+//! while the view changes, and what the kernel still has of before is invalidated right after. Callers have the turn to
+//! move the workspace ([`Daemon::turn_to_move`]).
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Daemon, convert, prepare};
 use super::protocol::{Failure, FailureClass};
 use super::workspace::Live;
+use super::{Daemon, convert, moving, prepare};
+use crate::index::diff::Leaf;
 use crate::index::generation::{self, Commit};
 use crate::index::overlay::reconcile::Rule;
-use crate::index::overlay::settle::Difference;
+use crate::index::overlay::settle::Now;
+use crate::index::switching::{Kept, Local};
 use crate::index::view::View;
 use crate::store::Workspace;
+use crate::store::overlay::Stamp;
 use crate::vfs::Shown;
 
 impl Daemon {
     /// Publishes the commit that Git's HEAD is at. Nothing visible changes; what is equal to it no longer counts as changed.
-    pub(super) fn head_moved(&self, live: &Live, commit: &Commit, origin: &str) -> Result<(), Failure> {
-        self.publish_moved(live, commit, origin, Rule::Stay)?;
+    pub(super) fn head_moved(&self, live: &Live, commit: &Commit) -> Result<(), Failure> {
+        self.publish_moved(live, commit, "commit", Rule::Stay)?;
         self.settle(live)
     }
 
-    /// Publishes `commit` and shows it, but for the paths in `keep`, which were changed locally.
+    /// Publishes `commit` and shows it, but for the paths in `keep`. Files that change by it show `at`.
     pub(super) fn move_base(
         &self,
         live: &Live,
         commit: &Commit,
-        origin: &str,
-        keep: &HashSet<Vec<u8>>,
+        keep: &BTreeMap<Vec<u8>, Kept>,
+        at: moving::Stamp,
     ) -> Result<(), Failure> {
-        self.publish_moved(live, commit, origin, Rule::Follow(keep))
+        let at = Stamp { seconds: at.0.into(), nanos: at.1 };
+        self.publish_moved(live, commit, "switch", Rule::Follow { keep, at })
     }
 
-    /// Every path that differs from what the workspace's generation says.
-    pub(super) fn local_changes(&self, live: &Live) -> Result<Vec<Difference>, Failure> {
+    /// Every path that differs from what the workspace's generation says, as the plan of a switch wants it.
+    pub(super) fn locally_changed(&self, live: &Live) -> Result<BTreeMap<Vec<u8>, Local>, Failure> {
         let shown = shown(live)?;
         self.settle(live)?;
-        Ok(shown.overlay.differences(&shown.view, live.fs().inodes())?)
+        let differences = shown.overlay.differences(&shown.view, live.fs().inodes())?;
+        let local = |now: Option<Now>| match now {
+            None => Local::Absent,
+            Some(Now::Blob(kind, id)) => Local::Leaf(Leaf { kind, id }),
+            Some(Now::Directory) => Local::Directory,
+            Some(Now::Other) => Local::Other,
+        };
+        Ok(differences.into_iter().map(|difference| (difference.path, local(difference.now))).collect())
     }
 
     /// Compares what changed lately with the base.
@@ -52,14 +64,12 @@ impl Daemon {
     }
 
     fn publish_moved(&self, live: &Live, commit: &Commit, origin: &str, rule: Rule<'_>) -> Result<(), Failure> {
-        let _turn = live.moving();
         let forgetter = live.forgetter();
         let before = shown(live)?;
         let mut row = live.row();
         let record = generation::next(&self.store, &mut row, commit, origin, now())?;
         let repository = prepare::repository_of(self, row.repository)?;
-        let converter =
-            convert::converter(self, &repository, &row, &record, Vec::new(), &before.hydrator, false)?;
+        let converter = convert::converter(self, &repository, &row, &record, Vec::new(), &before.hydrator, false)?;
         let (moved, converts) = live.fs().moved(|inodes| -> Result<_, Failure> {
             let row = Workspace { current: row.current, base_time: row.base_time, ..live.row() };
             let moved = before.overlay.reconcile(&before.view, inodes, rule, &record, &row)?;
@@ -76,7 +86,7 @@ impl Daemon {
             for ino in &moved.inodes {
                 forgetter.inode(*ino);
             }
-            if converts && matches!(rule, Rule::Follow(_)) {
+            if converts && matches!(rule, Rule::Follow { .. }) {
                 // Other attributes make other bytes of the same blob.
                 live.fs().inodes().each(|ino| forgetter.inode(ino));
             }

@@ -40,6 +40,7 @@ impl Daemon {
         for live in lives.iter().filter(|live| live.row().state == WorkspaceState::Ready) {
             if done.insert(live.row().repository) {
                 reports.push(self.refresh_repository(live, &request.environment)?);
+                self.start_history(live, request.environment.clone());
             }
         }
         if reports.is_empty() {
@@ -178,7 +179,12 @@ impl Daemon {
             };
             tokio::time::sleep(with_jitter(pause, live.row().id.0)).await;
             let (daemon, refreshed) = (Arc::clone(&self), Arc::clone(&live));
-            let outcome = super::lifecycle::blocking(move || daemon.refresh_repository(&refreshed, &[])).await;
+            let outcome = super::lifecycle::blocking(move || {
+                let report = daemon.refresh_repository(&refreshed, &[])?;
+                daemon.start_history(&refreshed, Vec::new());
+                Ok(report)
+            })
+            .await;
             failures = match outcome {
                 Ok(_) => 0,
                 Err(failure) => {

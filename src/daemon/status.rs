@@ -144,8 +144,9 @@ impl Daemon {
         write_back(&live.path());
         let generation = shown.view.generation();
         let known = Token::parse(token.as_bytes()).filter(|token| token.workspace == generation.workspace);
+        let same_base = known.is_some_and(|token| token.generation == generation.generation);
         let since = known.map(|token| Point { epoch: token.epoch, sequence: token.sequence });
-        let (point, changed) = shown.overlay.changed_since(since)?;
+        let (point, changed) = shown.overlay.changed_since(&shown.view, live.fs().inodes(), since, same_base)?;
         let token = worktree::token(generation, point).to_string();
         Ok(match changed {
             Changed::Everything => Answer::Changes { token, everything: true, paths: Vec::new() },

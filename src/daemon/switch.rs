@@ -21,7 +21,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::bring_changed::{self, Lazy};
 use super::lifecycle::blocking;
-use super::moving::{Stamp, TimesAfter};
+use super::moving::Stamp;
 use super::prepare::{self, Attempt, advance};
 use super::protocol::{Answer, Failure, FailureClass, SwitchReport, SwitchRequest};
 use super::workspace::Live;
@@ -34,6 +34,7 @@ use crate::hydrate::remote::FailureKind;
 use crate::index::diff::{self, Leaf};
 use crate::index::generation::Commit;
 use crate::index::ino::Ino;
+use crate::index::overlay::changes::Point;
 use crate::index::switching::{self, Plan, Refused, Situation};
 use crate::store::{
     Depth, EntryKind, Generation, GenerationRecord, ObjectIdText, Repository, Switching, Workspace, WorkspaceState,
@@ -61,8 +62,11 @@ impl Daemon {
     ) -> Result<Answer, Failure> {
         let live = self.find(&request.target)?;
         let (daemon, switching) = (Arc::clone(self), Arc::clone(&live));
+        let environment = request.environment.clone();
         let work = blocking(move || daemon.switch_to(&switching, &request));
         let report = server::with_progress(live.progress(), read, write, || {}, work).await?;
+        // What was fetched is joined to the history that is here.
+        self.start_history(&live, environment);
         Ok(Answer::Switched(report))
     }
 
@@ -149,7 +153,7 @@ impl Daemon {
         // From here on the intent decides what becomes of the prepared index.
         live.update(&self.store, |row| row.switching = Some(intent))?;
         prepared.keep();
-        let moved = self.tree.move_base(self, live, &commit, &plan.keep, at);
+        let moved = self.move_base(live, &commit, &plan.keep, at);
         self.finish_switch(live)?;
         moved?;
         Ok((changed.len() as u64, plan.keep.len() as u64))
@@ -297,12 +301,8 @@ impl Daemon {
             }
             fetched => fetched?,
         };
-        let mut boundary: Vec<ObjectId> =
-            shallow.iter().copied().filter(|id| !fetched.unshallow.contains(id)).collect();
-        boundary.extend(fetched.shallow.iter().copied().filter(|id| !shallow.contains(id)));
-        if boundary != shallow {
-            gitdir::set_shallow(&repository.gitdir, &boundary).map_err(Failure::from)?;
-        }
+        let fresh: Vec<ObjectId> = fetched.shallow.iter().copied().filter(|id| !shallow.contains(id)).collect();
+        gitdir::update_shallow(&repository.gitdir, &fetched.unshallow, &fresh).map_err(Failure::from)?;
         let objects = Objects::open(&repository.gitdir, connection.object_hash()).map_err(Failure::from)?;
         for id in wants {
             if !objects.contains(&id).map_err(Failure::from)? {
@@ -325,7 +325,6 @@ impl Daemon {
     /// Writes the index as it will be, with the stat data that will be seen.
     fn write_index(&self, work: &NewIndex<'_>, prepared: &PreparedIndex) -> Result<(), Failure> {
         let NewIndex { scene, commit, plan, at, .. } = work;
-        let times = self.tree.times_after(commit, *at);
         let next = self.store.generations(scene.row.id)?.last().map_or(0, |last| last.generation.0) + 1;
         let record = GenerationRecord {
             generation: Generation(next),
@@ -344,13 +343,14 @@ impl Daemon {
             staged.entries.insert(path.clone(), leaf.map(|leaf| staged_entry(leaf, entry)));
         }
         let (cursor, inos) = (Cell::new(0), RefCell::default());
-        let stat = |request: &StatRequest<'_>| self.new_stat(work, &times, &mut inos.borrow_mut(), &cursor, request);
+        let stat = |request: &StatRequest<'_>| self.new_stat(work, &mut inos.borrow_mut(), &cursor, request);
         let file = prepared.file();
-        worktree::with_spec(&self.store, &scene.repository, &scene.row, &record, &stat, |spec| {
+        let point = Point { sequence: 0, ..self.overlay_of(&scene.row)?.point() };
+        worktree::with_spec(&self.store, &scene.repository, &scene.row, (&record, point), &stat, |spec| {
             index_file::write_to(file, spec, &staged)
         })?;
         // An entry as young as the index counts as maybe changed since: the index is younger.
-        let younger = UNIX_EPOCH + Duration::from_secs(u64::from(at.0.max(times.changed.0)) + 1);
+        let younger = UNIX_EPOCH + Duration::from_secs(u64::from(at.0) + 1);
         let sealed = file.set_modified(younger).and_then(|()| file.sync_data());
         sealed.map_err(|error| Failure::new(FailureClass::Other, format!("index: {error}")))
     }
@@ -358,7 +358,6 @@ impl Daemon {
     fn new_stat(
         &self,
         work: &NewIndex<'_>,
-        times: &TimesAfter,
         directories: &mut Vec<Ino>,
         cursor: &Cell<usize>,
         request: &StatRequest<'_>,
@@ -375,18 +374,17 @@ impl Daemon {
             ..Stat::default()
         };
         if request.kind == EntryKind::Directory {
-            return with(times.directories, 0);
+            return with(work.at, 0);
         }
         let mut at = cursor.get();
         let before = work.old.and_then(|old| old.next_at(&mut at, request.path));
         cursor.set(at);
-        match (before.filter(|before| (before.kind, before.id) == (request.kind, *request.id)), times.unchanged) {
-            (Some(before), None) => before.stat,
-            (Some(before), Some(time)) => with(time, before.stat.size),
-            (None, _) => {
+        match before.filter(|before| (before.kind, before.id) == (request.kind, *request.id)) {
+            Some(before) => before.stat,
+            None => {
                 // A size that can't be had costs Git a look at the file if it ever doubts the hook.
                 let known = self.store.sizes(&[*request.id]).ok().and_then(|sizes| sizes.first().copied().flatten());
-                with(times.changed, known.map_or(0, Stat::size_field))
+                with(work.at, known.map_or(0, Stat::size_field))
             }
         }
     }

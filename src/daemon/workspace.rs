@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -31,8 +31,6 @@ pub struct Live {
     cancelled: AtomicBool,
     /// Whether it was in the store before this mount was asked for.
     known: bool,
-    /// One generation after the other. Taken before everything else of this workspace.
-    moving: Mutex<()>,
 }
 
 impl Live {
@@ -48,7 +46,6 @@ impl Live {
             mounted: Mutex::new(None),
             progress: watch::channel(Progress::default()).0,
             cancelled: AtomicBool::new(false),
-            moving: Mutex::new(()),
         })
     }
 
@@ -80,11 +77,6 @@ impl Live {
     /// What it shows, when it is prepared.
     pub fn shown(&self) -> Option<Arc<Shown>> {
         self.fs.shown().ok().flatten()
-    }
-
-    /// Keeps others from giving the workspace another generation.
-    pub fn moving(&self) -> MutexGuard<'_, ()> {
-        self.moving.lock()
     }
 
     /// Its filesystem.

@@ -103,24 +103,24 @@ pub fn write_index(
             ..Stat::default()
         }
     };
-    let written = with_spec(store, repository, row, record, &stat, |spec| index_file::write(admin, spec))?;
+    let written = with_spec(store, repository, row, (record, point), &stat, |spec| index_file::write(admin, spec))?;
     if written.omitted > 0 {
         tracing::warn!(workspace = row.name, names = written.omitted, "names no working tree can hold were left out");
     }
     Ok(())
 }
 
-/// Hands `write` what an index of the generation `record` holds, with `stat` for its stat data.
+/// Hands `write` what an index of the generation `record` holds at `point`, with `stat` for its stat data.
 pub(super) fn with_spec<T, E>(
     store: &Store,
     repository: &Repository,
     row: &Workspace,
-    record: &GenerationRecord,
+    (record, point): (&GenerationRecord, Point),
     stat: &dyn Fn(&StatRequest<'_>) -> Stat,
     write: impl FnOnce(&IndexSpec<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
     let user = gitdir::user_settings(&repository.gitdir);
-    let token = token(record).to_string();
+    let token = token(record, point).to_string();
     let trees = trees(store);
     let untracked = UntrackedSpec {
         worktree: &row.path,

@@ -68,7 +68,11 @@ impl GitRemote {
         let ConnectOptions { timeout, environment, gitdir, scratch } = options;
         let address = url.display();
         let environment = Environment::new(environment, gitdir, timeout);
-        Self { dial: Dial { url, address, timeout, environment, keyring: std::sync::Arc::default() }, scratch, nearby: None }
+        Self {
+            dial: Dial { url, address, timeout, environment, keyring: std::sync::Arc::default() },
+            scratch,
+            nearby: None,
+        }
     }
 
     /// The same, whose blobs need not be fetched where the common gitdir `common` has them.

@@ -110,9 +110,8 @@ impl Store {
     ///
     /// Everything committed before is durable with it.
     pub fn publish(&self, row: &GenerationRecord, workspace: &Workspace) -> Result<(), StoreError> {
-        self.inner.write("publishing a generation", Wait::Durable, 2 * ROW_BYTES, |txn| {
-            put_generation(txn, row, workspace)
-        })
+        self.inner
+            .write("publishing a generation", Wait::Durable, 2 * ROW_BYTES, |txn| put_generation(txn, row, workspace))
     }
 
     /// One generation.

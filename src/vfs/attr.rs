@@ -40,7 +40,19 @@ impl Attr {
     pub fn base(ino: Ino, kind: EntryKind, size: u64, nlink: u32, defaults: &Defaults) -> Self {
         let Defaults { uid, gid, time } = *defaults;
         let mode = base_mode(kind);
-        Self { ino, mode, uid, gid, size, blocks: size.div_ceil(512), nlink, rdev: 0, atime: time, mtime: time, ctime: time }
+        Self {
+            ino,
+            mode,
+            uid,
+            gid,
+            size,
+            blocks: size.div_ceil(512),
+            nlink,
+            rdev: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+        }
     }
 
     /// Of something that was changed or made; `measured` is absent where the size is a blob's, which is given then.
@@ -88,7 +100,11 @@ pub fn stamp_of(time: SystemTime) -> Stamp {
             let before = before.duration();
             let nanos = before.subsec_nanos();
             let seconds = -before.as_secs().cast_signed();
-            if nanos == 0 { Stamp { seconds, nanos } } else { Stamp { seconds: seconds - 1, nanos: 1_000_000_000 - nanos } }
+            if nanos == 0 {
+                Stamp { seconds, nanos }
+            } else {
+                Stamp { seconds: seconds - 1, nanos: 1_000_000_000 - nanos }
+            }
         }
     }
 }

@@ -187,7 +187,8 @@ impl Converter {
         let converted = rule.id(&id, path);
         let size = AtomicU64::new(UNKNOWN);
         let planned = Planned { rule, source: id, name: Box::from(name), id: converted, size };
-        if let Some(known) = self.store.converted(&[converted]).map_err(IndexError::from)?.into_iter().next().flatten() {
+        if let Some(known) = self.store.converted(&[converted]).map_err(IndexError::from)?.into_iter().next().flatten()
+        {
             planned.learn(known);
         }
         Ok(Some(Arc::new(Plan { directory: directory.to_vec(), entries: vec![Some(planned)] })))
@@ -326,13 +327,7 @@ impl Converter {
     }
 
     /// Converts one entry into `batch`, or past it if it is large.
-    fn one(
-        &self,
-        plan: &Plan,
-        position: usize,
-        raw: &[u8],
-        batch: &mut Batch,
-    ) -> Result<Converted, ConversionError> {
+    fn one(&self, plan: &Plan, position: usize, raw: &[u8], batch: &mut Batch) -> Result<Converted, ConversionError> {
         let Some(planned) = plan.get(position) else {
             return Err(ConvertError::new(ConvertErrorKind::Local, "no such entry").into());
         };

@@ -3,8 +3,8 @@
 use super::convert::ConversionError;
 use crate::hydrate::{FailureKind, RemoteError};
 use crate::index::IndexError;
-use crate::index::overlay::OverlayError;
 use crate::index::convert::{ConvertError, ConvertErrorKind, RulesError};
+use crate::index::overlay::OverlayError;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// A POSIX error number, positive.

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BackgroundSession, BsdFileFlags, Config, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    Session, SessionACL, TimeOrNow, WriteFlags,
+    BackgroundSession, BsdFileFlags, Config, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, Session, SessionACL, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
 
@@ -205,9 +205,7 @@ impl Filesystem for Adapter {
                     Answer::Ready(fs.attr_without_size(shown, ino).map(|attr| Found { attr, sized: false }))
                 }
                 Answer::Ready(result) => Answer::Ready(result.map(|attr| Found { attr, sized: true })),
-                Answer::Wait(attr) => {
-                    Answer::wait(async move { attr.await.map(|attr| Found { attr, sized: true }) })
-                }
+                Answer::Wait(attr) => Answer::wait(async move { attr.await.map(|attr| Found { attr, sized: true }) }),
             },
             move |result| reply_attr(reply, result),
         );
@@ -388,8 +386,7 @@ impl Filesystem for Adapter {
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = Some(Box::from(target.as_os_str().as_bytes()));
-        let new =
-            New { mode: libc::S_IFLNK | 0o777, uid: request.uid(), gid: request.gid(), rdev: 0, target };
+        let new = New { mode: libc::S_IFLNK | 0o777, uid: request.uid(), gid: request.gid(), rdev: 0, target };
         self.make(request, parent, name, new, reply);
     }
 
@@ -536,15 +533,7 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn lseek(
-        &self,
-        request: &Request,
-        ino: INodeNo,
-        _handle: FileHandle,
-        offset: i64,
-        whence: i32,
-        reply: ReplyLseek,
-    ) {
+    fn lseek(&self, request: &Request, ino: INodeNo, _handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO.into()) };
         self.answer(
             request,

@@ -153,7 +153,8 @@ impl Inodes {
                     node.name = Box::from(name);
                 }
                 // What is known of a directory's tree stays known.
-                if !matches!((node.what, what), (What::Directory { .. } | What::Gitlink { .. }, What::Directory { .. })) {
+                if !matches!((node.what, what), (What::Directory { .. } | What::Gitlink { .. }, What::Directory { .. }))
+                {
                     node.what = what;
                 }
             }

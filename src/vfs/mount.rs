@@ -71,8 +71,7 @@ fn attach_with_helper(path: &Path, source: &str, allow_other: bool, read_only: b
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     let other = if allow_other { ",allow_other" } else { "" };
     let access = if read_only { "ro" } else { "rw" };
-    let options =
-        format!("{access},nosuid,nodev,noatime,default_permissions,fsname={source},subtype={SUBTYPE}{other}");
+    let options = format!("{access},nosuid,nodev,noatime,default_permissions,fsname={source},subtype={SUBTYPE}{other}");
     let helper = Command::new("fusermount3")
         .args(["-o", &options, "--"])
         .arg(path)

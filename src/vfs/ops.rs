@@ -314,9 +314,8 @@ impl Fs {
         position: u32,
     ) -> Result<Option<Arc<Directory>>, Errno> {
         let directory = self.directory(shown, parent)?;
-        Ok(directory.filter(|directory| {
-            directory.listing().get(position as usize).is_some_and(|entry| entry.id == *id)
-        }))
+        Ok(directory
+            .filter(|directory| directory.listing().get(position as usize).is_some_and(|entry| entry.id == *id)))
     }
 
     /// The blob that `ino` shows, or the plain file.
@@ -553,9 +552,7 @@ impl Fs {
                 let size = plans.size(directory, position);
                 Found { attr: attr(shown, listed.ino, what, size.unwrap_or(0))?, sized: size.is_some() }
             }
-            Source::Bound => {
-                self.weighed(shown, listed.ino)?.ok_or(Errno::ESTALE)?
-            }
+            Source::Bound => self.weighed(shown, listed.ino)?.ok_or(Errno::ESTALE)?,
         })
     }
 
@@ -663,9 +660,7 @@ fn root(shown: &Shown) -> What {
 
 fn what_of(shown: &Shown, kind: EntryKind, id: ObjectId, position: usize) -> What {
     match kind {
-        EntryKind::Directory => {
-            What::Directory { tree: Some(id), generation: shown.view.generation().generation.0 }
-        }
+        EntryKind::Directory => What::Directory { tree: Some(id), generation: shown.view.generation().generation.0 },
         EntryKind::Gitlink => What::Gitlink { id },
         // A packed listing counts its entries in 32 bits.
         _ => What::Blob { kind, id, position: u32::try_from(position).unwrap_or(u32::MAX) },

@@ -13,11 +13,11 @@ use super::attr::{Attr, stamp_of};
 use super::errno::Errno;
 use super::ops::{Answer, Bytes, Found, Fs, Shown, bound};
 use crate::index::ino::Ino;
+use crate::index::overlay::Overlay;
 use crate::index::overlay::attributes::{Presence, Set};
 use crate::index::overlay::content::Measured;
 use crate::index::overlay::names::New;
 use crate::index::overlay::rename::{At, Existing};
-use crate::index::overlay::Overlay;
 use crate::store::overlay::{Content, Stamp};
 
 /// Bytes copied at a time when a file is taken over: a few frames of the store.
@@ -169,14 +169,7 @@ impl Fs {
     }
 
     /// fallocate(2).
-    pub fn allocate(
-        self: &Arc<Self>,
-        shown: &Arc<Shown>,
-        ino: Ino,
-        offset: u64,
-        length: u64,
-        mode: u32,
-    ) -> Answer<()> {
+    pub fn allocate(self: &Arc<Self>, shown: &Arc<Shown>, ino: Ino, offset: u64, length: u64, mode: u32) -> Answer<()> {
         let (fs, shown) = (Arc::clone(self), Arc::clone(shown));
         // Making room may take the disk a while.
         Answer::wait(async move {
@@ -274,4 +267,3 @@ impl Fs {
         }
     }
 }
-

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::fs::{Timespec, Timestamps, futimens};
 
 use super::draft::Draft;
-use super::{Ground, Overlay, OverlayError, Outcome, now};
+use super::{Ground, Outcome, Overlay, OverlayError, now};
 use crate::index::ino::Ino;
 use crate::index::view::View;
 use crate::store::overlay::{Content, Node, Stamp};

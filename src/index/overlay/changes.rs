@@ -2,16 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use super::{Overlay, Outcome, State};
+use super::{Ground, Outcome, Overlay, State};
 use crate::index::ino::Ino;
-use crate::store::overlay::{Binding, Content, Name};
+use crate::index::view::View;
+use crate::store::EntryKind;
+use crate::store::overlay::{Binding, Content, Name, Node};
 
 /// A point in a workspace's history of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
     /// Which history.
     pub epoch: u64,
-    /// The first change that is not known at that point; 0: every path that may differ from the base is unknown.
+    /// The first change that is not known at that point; 0: that of an index that says what the base of a generation
+    /// says.
     pub sequence: u64,
 }
 
@@ -25,9 +28,15 @@ pub enum Changed {
 }
 
 impl Overlay {
-    /// The present point, and what changed since `since`. Whoever has the point is told of all later changes, if asked
-    /// again.
-    pub fn changed_since(&self, since: Option<Point>) -> Outcome<(Point, Changed)> {
+    /// The present point, and what changed since `since`, when the base was the one of `view` if `same_base`. Whoever has
+    /// the point is told of all later changes, if asked again.
+    pub fn changed_since(
+        &self,
+        view: &View,
+        ground: &dyn Ground,
+        since: Option<Point>,
+        same_base: bool,
+    ) -> Outcome<(Point, Changed)> {
         let mut state = self.state.write();
         // Writes that come now are told to whoever asks next.
         state.reported.clear();
@@ -41,6 +50,19 @@ impl Overlay {
             return Ok((point, Changed::Paths(paths)));
         }
         let mut paths = BTreeSet::new();
+        if since.sequence == 0 && same_base {
+            state.changed(view, ground, &mut |path, base, node| {
+                let was_directory = matches!(base, Some((EntryKind::Directory, _)));
+                let directory = node.map_or(was_directory, Node::is_directory);
+                for (is, end) in [(directory, &b"/"[..]), (!directory || was_directory != directory, b"")] {
+                    if is {
+                        paths.insert([path, end].concat().into());
+                    }
+                }
+                Ok(())
+            })?;
+            return Ok((point, Changed::Paths(paths)));
+        }
         state.visit(&mut |path, _, _| {
             paths.insert(path.into());
         })?;

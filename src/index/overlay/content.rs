@@ -13,7 +13,7 @@ use parking_lot::RwLockWriteGuard;
 use rustix::fs::{FallocateFlags, SeekFrom, Timespec, Timestamps, fallocate, futimens, seek};
 
 use super::draft::Draft;
-use super::{Ground, Overlay, OverlayError, Outcome, State, now};
+use super::{Ground, Outcome, Overlay, OverlayError, State, now};
 use crate::index::ino::Ino;
 use crate::index::view::View;
 use crate::store::overlay::{Change, Content, Node, Stamp};
@@ -63,8 +63,7 @@ impl Overlay {
                 None => plain(0),
                 Some(file) => {
                     let found = file.metadata()?;
-                    let stamp =
-                        |seconds, nanos| Stamp { seconds, nanos: u32::try_from(nanos).unwrap_or_default() };
+                    let stamp = |seconds, nanos| Stamp { seconds, nanos: u32::try_from(nanos).unwrap_or_default() };
                     Measured {
                         size: found.size(),
                         blocks: found.blocks(),

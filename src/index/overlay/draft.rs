@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Defaults, Found, Ground, OverlayError, Outcome, State, base_mode};
+use super::{Defaults, Found, Ground, Outcome, OverlayError, State, base_mode};
 use crate::index::ino::Ino;
 use crate::index::view::View;
 use crate::store::EntryKind;
@@ -20,12 +20,7 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(
-        state: &'a mut State,
-        view: &'a View,
-        ground: &'a dyn Ground,
-        defaults: &'a Defaults,
-    ) -> Self {
+    pub(super) fn new(state: &'a mut State, view: &'a View, ground: &'a dyn Ground, defaults: &'a Defaults) -> Self {
         Self { state, view, ground, defaults, nodes: BTreeMap::new(), bindings: Vec::new(), paths: Vec::new() }
     }
 
@@ -185,8 +180,12 @@ impl<'a> Draft<'a> {
 
     /// Acknowledges it.
     pub(super) fn apply(self) -> Outcome<()> {
-        let change =
-            Change { bindings: self.bindings, nodes: self.nodes.into_iter().collect(), paths: self.paths, ..Change::default() };
+        let change = Change {
+            bindings: self.bindings,
+            nodes: self.nodes.into_iter().collect(),
+            paths: self.paths,
+            ..Change::default()
+        };
         self.state.unsettled.extend(change.nodes.iter().map(|(ino, _)| Ino(*ino)));
         Ok(self.state.log.apply(change)?)
     }

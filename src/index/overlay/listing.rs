@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Ground, Overlay, Outcome};
+use super::{Ground, Outcome, Overlay};
 use crate::index::ino::Ino;
 use crate::index::view::{Directory, View};
 use crate::store::overlay::{Binding, Name};
@@ -73,9 +73,7 @@ impl Overlay {
             return Ok(None);
         }
         let generation = view.generation().generation.0;
-        if let Some((.., rows)) =
-            state.listings.0.lock().iter().find(|(at, of, _)| (*at, *of) == (ino, generation))
-        {
+        if let Some((.., rows)) = state.listings.0.lock().iter().find(|(at, of, _)| (*at, *of) == (ino, generation)) {
             return Ok(Some(Arc::clone(rows)));
         }
         let mut bindings = state.log.bindings(ino.0)?;

@@ -326,9 +326,9 @@ impl State {
         };
         let (parent, name) = place.ok_or(OverlayError::Stale)?;
         let tree = match self.base(view, ground, parent)? {
-            Some(directory) => directory
-                .find(&name)
-                .and_then(|(_, entry)| (entry.kind == EntryKind::Directory).then_some(entry.id)),
+            Some(directory) => {
+                directory.find(&name).and_then(|(_, entry)| (entry.kind == EntryKind::Directory).then_some(entry.id))
+            }
             None => None,
         };
         ground.note_tree(ino, generation, tree);

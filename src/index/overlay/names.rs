@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::draft::Draft;
-use super::{Found, Ground, Overlay, OverlayError, Outcome, now};
+use super::{Found, Ground, Outcome, Overlay, OverlayError, now};
 use crate::index::ino::Ino;
 use crate::index::view::View;
 use crate::store::overlay::{Binding, Content, Node};
@@ -81,14 +81,7 @@ impl Overlay {
     }
 
     /// Gives `ino` another name.
-    pub fn link(
-        &self,
-        view: &View,
-        ground: &dyn Ground,
-        ino: Ino,
-        parent: Ino,
-        name: &[u8],
-    ) -> Outcome<Arc<Node>> {
+    pub fn link(&self, view: &View, ground: &dyn Ground, ino: Ino, parent: Ino, name: &[u8]) -> Outcome<Arc<Node>> {
         check_name(parent, name)?;
         let mut state = self.state.write();
         let mut draft = Draft::new(&mut state, view, ground, &self.defaults);

@@ -6,13 +6,14 @@
 //!
 //! All of it is worked out first, and written in one transaction with the generation ([`OverlayLog::publish`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use gix::ObjectId;
 
-use super::{Defaults, Ground, Overlay, Outcome, State, base_mode, now};
+use super::{Defaults, Ground, Outcome, Overlay, State, base_mode, now};
 use crate::index::ino::Ino;
+use crate::index::switching::Kept;
 use crate::index::view::View;
 use crate::store::overlay::{Binding, Change, Content, Name, Node, Stamp};
 use crate::store::{EntryKind, GenerationRecord, Workspace};
@@ -22,8 +23,13 @@ use crate::store::{EntryKind, GenerationRecord, Workspace};
 pub enum Rule<'a> {
     /// They stay what they were.
     Stay,
-    /// They become what the new base says. These paths were changed locally and are kept although the base changes there.
-    Follow(&'a HashSet<Vec<u8>>),
+    /// They become what the new base says, as changed at `at`.
+    Follow {
+        /// Paths that are kept as they are although the base changes there.
+        keep: &'a BTreeMap<Vec<u8>, Kept>,
+        /// When.
+        at: Stamp,
+    },
 }
 
 /// What the kernel has to forget.
@@ -123,7 +129,10 @@ impl<'a> Work<'a> {
             ground,
             defaults,
             rule,
-            now: now(),
+            now: match rule {
+                Rule::Follow { at, .. } => at,
+                Rule::Stay => now(),
+            },
             change: Change::default(),
             nodes: HashMap::new(),
             moved: Moved::default(),
@@ -175,7 +184,12 @@ impl<'a> Work<'a> {
         let mut names: BTreeSet<Name> = bindings.keys().cloned().collect();
         let after = match after {
             Some(after) => {
-                names.extend(before.iter().filter(|(name, entry)| after.get(*name) != Some(*entry)).map(|(name, _)| name.clone()));
+                names.extend(
+                    before
+                        .iter()
+                        .filter(|(name, entry)| after.get(*name) != Some(*entry))
+                        .map(|(name, _)| name.clone()),
+                );
                 names.extend(after.keys().filter(|name| !before.contains_key(*name)).cloned());
                 after
             }
@@ -265,16 +279,24 @@ impl<'a> Work<'a> {
                 Some(entry) => self.refer(parent, name, entry).map(Some),
                 None => self.bind(parent, name, Some(Binding::Whiteout)),
             },
-            (None, Rule::Follow(_)) => {
-                self.leave(parent, name, old);
-                self.expose(parent, name, new)
-            }
+            (None, Rule::Follow { keep, .. }) => match (keep.get(&self.path), old) {
+                (Some(Kept::OldBase(_)), Some(entry)) => self.refer(parent, name, entry).map(Some),
+                (Some(Kept::Absent), None) => self.bind(parent, name, new.map(|_| Binding::Whiteout)),
+                _ => {
+                    self.leave(parent, name, old);
+                    self.expose(parent, name, new)
+                }
+            },
             (Some(Binding::Whiteout), Rule::Stay) => match new {
                 None => self.bind(parent, name, None),
                 Some(_) => Ok(bound),
             },
-            (Some(Binding::Whiteout), Rule::Follow(_)) if old == new => Ok(bound),
-            (Some(Binding::Whiteout), Rule::Follow(_)) => self.expose(parent, name, new),
+            (Some(Binding::Whiteout), Rule::Follow { .. }) if old == new => Ok(bound),
+            (Some(Binding::Whiteout), Rule::Follow { keep, .. }) if keep.contains_key(&self.path) => match new {
+                None => self.bind(parent, name, None),
+                Some(_) => Ok(bound),
+            },
+            (Some(Binding::Whiteout), Rule::Follow { .. }) => self.expose(parent, name, new),
             (Some(Binding::Inode { ino, .. }), _) => {
                 let Some(node) = self.node(Ino(ino))? else { return Ok(bound) };
                 if node.is_directory() {
@@ -300,7 +322,7 @@ impl<'a> Work<'a> {
             Content::Tree(tree) => Some(tree),
             _ => None,
         };
-        let follows = matches!(self.rule, Rule::Follow(_));
+        let follows = matches!(self.rule, Rule::Follow { .. });
         if is_tree(new) {
             if node.content != Content::Base {
                 // From now on it shows what the base has there; whatever of that it did not show is removed.
@@ -359,8 +381,8 @@ impl<'a> Work<'a> {
         }
         match self.rule {
             Rule::Stay => return Ok(same),
-            Rule::Follow(kept) if old == new || kept.contains(&self.path) => return Ok(same),
-            Rule::Follow(_) => {}
+            Rule::Follow { keep, .. } if old == new || keep.contains_key(&self.path) => return Ok(same),
+            Rule::Follow { .. } => {}
         }
         node.links.retain(|(at, called)| (*at, &**called) != (parent.0, name));
         node.ctime = self.now;
@@ -508,7 +530,8 @@ fn fresh(defaults: &Defaults, mode: u32, content: Content) -> Node {
 }
 
 fn count_directories(base: &BTreeMap<Name, Entry>, bound: &BTreeMap<Name, Binding>) -> u32 {
-    let is_directory = |binding: &Binding| matches!(binding, Binding::Inode { kind, .. } if u32::from(*kind) << 12 == libc::S_IFDIR);
+    let is_directory =
+        |binding: &Binding| matches!(binding, Binding::Inode { kind, .. } if u32::from(*kind) << 12 == libc::S_IFDIR);
     let shown = base.iter().filter(|(name, (kind, _))| *kind == EntryKind::Directory && !bound.contains_key(*name));
     u32::try_from(shown.count() + bound.values().filter(|binding| is_directory(binding)).count()).unwrap_or(u32::MAX)
 }

@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::names::check_name;
-use super::{Found, Ground, Overlay, OverlayError, Outcome, now};
+use super::{Found, Ground, Outcome, Overlay, OverlayError, now};
 use crate::index::ino::Ino;
 use crate::index::view::View;
 use crate::store::overlay::{Content, Stamp};

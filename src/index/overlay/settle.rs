@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use gix::ObjectId;
 
-use super::{Found, Ground, Overlay, Outcome, State};
+use super::{Found, Ground, Outcome, Overlay, State};
 use crate::index::ino::Ino;
 use crate::index::view::View;
 use crate::store::overlay::{Binding, Change, Content, Name, Node};
@@ -161,7 +161,9 @@ impl Overlay {
                     return Ok(());
                 }
                 Content::Blob(id) => Now::Blob(kind_of(node), *id),
-                Content::Target(target) => Now::Blob(EntryKind::Symlink, object_id(hash, &mut &target[..], target.len() as u64)?),
+                Content::Target(target) => {
+                    Now::Blob(EntryKind::Symlink, object_id(hash, &mut &target[..], target.len() as u64)?)
+                }
                 Content::File(number) => {
                     let id = match File::open(self.files.path(*number)) {
                         Ok(mut file) => {
@@ -194,11 +196,12 @@ impl Overlay {
     }
 }
 
-type Seen<'a> = dyn FnMut(&[u8], Option<(EntryKind, ObjectId)>, Option<&Node>) -> Outcome<()> + 'a;
+/// Told of a path, what the base has there and what is there now.
+pub(super) type Seen<'a> = dyn FnMut(&[u8], Option<(EntryKind, ObjectId)>, Option<&Node>) -> Outcome<()> + 'a;
 
 impl State {
     /// Calls `see` with each bound path that is not as the base has it, what the base has there, and what is there now.
-    fn changed(&self, view: &View, ground: &dyn Ground, see: &mut Seen<'_>) -> Outcome<()> {
+    pub(super) fn changed(&self, view: &View, ground: &dyn Ground, see: &mut Seen<'_>) -> Outcome<()> {
         let mut open: Vec<(Ino, Vec<u8>)> = vec![(Ino::ROOT, Vec::new())];
         while let Some((parent, prefix)) = open.pop() {
             let bindings = self.log.bindings(parent.0)?;

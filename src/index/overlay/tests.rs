@@ -1,6 +1,6 @@
 //! The overlay against plain maps: random operations, other bases in between, folds and restarts.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use gix::ObjectId;
 use parking_lot::Mutex;
@@ -78,7 +78,10 @@ fn tree(store: &Store, model: &Model, prefix: &str) -> Option<ObjectId> {
     }
     let text: String = entries.iter().map(|(name, kind, id)| format!("{name} {kind:?} {id}\n")).collect();
     let id = object_id(format!("tree {text}").as_bytes());
-    let packed = entries.iter().map(|(name, kind, id)| Entry { name: name.as_bytes(), kind: *kind, mode: kind.mode(), id: *id }).collect();
+    let packed = entries
+        .iter()
+        .map(|(name, kind, id)| Entry { name: name.as_bytes(), kind: *kind, mode: kind.mode(), id: *id })
+        .collect();
     let mut batch = Batch::default();
     batch.tree(id, &Listing::pack(20, packed).expect("fits"));
     store.commit(batch).expect("stored");
@@ -117,6 +120,8 @@ impl Bench {
             mounted: false,
             read_only: false,
             base_time: None,
+            switching: None,
+            refresh_seconds: None,
         };
         let record = record(1, tree(&store, base, "").expect("the root"));
         let overlay = open(&store, directory.path());
@@ -131,9 +136,9 @@ impl Bench {
 
     /// Looks `path` up as the kernel would.
     fn walk(&self, path: &str) -> Option<Ino> {
-        path.split('/').filter(|name| !name.is_empty()).try_fold(Ino::ROOT, |parent, name| {
-            if self.is_directory(parent) { self.look(parent, name) } else { None }
-        })
+        path.split('/')
+            .filter(|name| !name.is_empty())
+            .try_fold(Ino::ROOT, |parent, name| if self.is_directory(parent) { self.look(parent, name) } else { None })
     }
 
     fn look(&self, parent: Ino, name: &str) -> Option<Ino> {
@@ -289,7 +294,7 @@ impl Bench {
         let record = record(generation, tree(&self.store, base, "").expect("the root"));
         let moved =
             self.overlay.reconcile(&self.view, &self.known, rule, &record, &self.workspace).expect("reconciled");
-        assert!(matches!(rule, Rule::Follow(_)) || moved.names.is_empty(), "nothing visible changed");
+        assert!(matches!(rule, Rule::Follow { .. }) || moved.names.is_empty(), "nothing visible changed");
         self.view = View::new(self.store.clone(), record);
     }
 }
@@ -478,10 +483,11 @@ proptest! {
     ) {
         let mut bench = Bench::new(&first);
         bench.write("local", extra).expect("written");
-        let nothing = HashSet::new();
+        let nothing = BTreeMap::new();
+        let at = Stamp { seconds: 9, nanos: 0 };
         for base in [&second, &third, &first, &second] {
             bench.model();
-            bench.reconcile(base, Rule::Follow(&nothing));
+            bench.reconcile(base, Rule::Follow { keep: &nothing, at });
             let mut expected = base.clone();
             expected.insert("local".into(), Some(extra));
             prop_assert_eq!(bench.model(), expected);

@@ -62,7 +62,8 @@ impl OverlayLog {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let before = fold::read(store, workspace)?;
         let boot = boot_id();
-        let mut folded = before.clone().unwrap_or_else(|| Folded { sequence: 1, epoch: new_epoch(), ..Folded::default() });
+        let mut folded =
+            before.clone().unwrap_or_else(|| Folded { sequence: 1, epoch: new_epoch(), ..Folded::default() });
         let mut active = Memory::default();
         let (mut sequence, mut next) = (folded.sequence.max(1), folded.next);
         let (mut torn, mut unfolded) = (false, Vec::new());
@@ -94,8 +95,20 @@ impl OverlayLog {
         let rows = fold::has_rows(store, workspace)?;
         let store = store.clone();
         let older = Vec::new();
-        let mut log =
-            Self { store, workspace, directory, active, folding: None, wal, unfolded, older, folded, sequence, next, rows };
+        let mut log = Self {
+            store,
+            workspace,
+            directory,
+            active,
+            folding: None,
+            wal,
+            unfolded,
+            older,
+            folded,
+            sequence,
+            next,
+            rows,
+        };
         // What a killed process left is made durable now, so that only files of this one have to be synced.
         if let Some(fold) = log.begin()? {
             let outcome = fold.run();
@@ -213,7 +226,11 @@ impl OverlayLog {
         }
         for memory in self.memories().rev() {
             for (ino, node) in &memory.nodes {
-                if node.is_some() { found.insert(*ino) } else { found.remove(ino) };
+                if node.is_some() {
+                    found.insert(*ino)
+                } else {
+                    found.remove(ino)
+                };
             }
         }
         Ok(found.into_iter().collect())

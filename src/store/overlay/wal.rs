@@ -81,7 +81,8 @@ pub(super) fn numbers(directory: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let name = entry?.file_name();
-        let number: Option<u64> = name.to_str().and_then(|name| name.strip_prefix("journal.")).and_then(|number| number.parse().ok());
+        let number: Option<u64> =
+            name.to_str().and_then(|name| name.strip_prefix("journal.")).and_then(|number| number.parse().ok());
         numbers.extend(number);
     }
     numbers.sort_unstable();
