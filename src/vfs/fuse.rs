@@ -162,6 +162,8 @@ impl Filesystem for Adapter {
         if self.readdirplus {
             wanted |= InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
         }
+        // Otherwise the kernel asks for `security.capability` before each write, not the first alone.
+        wanted |= InitFlags::FUSE_HANDLE_KILLPRIV_V2;
         // What an older kernel can't do only makes it slower.
         let _ = config.add_capabilities(wanted & config.capabilities());
         // Read-ahead of large files may keep both session threads busy; more only queues.
@@ -357,9 +359,16 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let set = Set { mode, uid, gid, atime: atime.map(stamp), mtime: mtime.map(stamp) };
+        // What the kernel leaves to us: another owner, or a cut by somebody without privilege, takes set-user-ID away.
+        let drops = mode.is_none() && (uid.is_some() || gid.is_some() || (size.is_some() && request.uid() != 0));
         self.answer(
             request,
-            move |fs, shown| fs.setattr(shown, Ino(ino.0), Wanted { set, size }),
+            move |fs, shown| {
+                if drops && let Err(errno) = fs.drop_privileges(shown, Ino(ino.0)) {
+                    return Answer::Ready(Err(errno));
+                }
+                fs.setattr(shown, Ino(ino.0), Wanted { set, size })
+            },
             move |result| reply_attr(reply, result),
         );
     }
@@ -466,7 +475,7 @@ impl Filesystem for Adapter {
         _handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
@@ -480,6 +489,11 @@ impl Filesystem for Adapter {
             Ok(None) => return reply.error(Errno::EIO.into()),
             Err(errno) => return reply.error(errno.into()),
         };
+        if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
+            && let Err(errno) = self.fs.drop_privileges(&shown, Ino(ino.0))
+        {
+            return reply.error(errno.into());
+        }
         // The bytes are the session's: copied only if the write has to wait.
         let waiting = match self.fs.write(&shown, Ino(ino.0), offset, data) {
             Answer::Ready(Ok(())) => return reply.written(written),

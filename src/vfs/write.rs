@@ -113,6 +113,19 @@ impl Fs {
         }
     }
 
+    /// Takes set-user-ID and set-group-ID away from a file that is written to or given away (chown(2), write(2)).
+    pub fn drop_privileges(&self, shown: &Shown, ino: Ino) -> Result<(), Errno> {
+        // The base has no such file.
+        let Some(node) = shown.overlay.node(ino)?.filter(|node| node.is_regular()) else { return Ok(()) };
+        let group = if node.mode & libc::S_IXGRP == 0 { 0 } else { libc::S_ISGID };
+        let kept = node.mode & !(libc::S_ISUID | group);
+        if kept != node.mode {
+            let set = Set { mode: Some(kept), ..Set::default() };
+            shown.overlay.set(&shown.view, &self.inodes, ino, &set)?;
+        }
+        Ok(())
+    }
+
     /// Sets the length where that needs no byte of the base; false where it does.
     fn resize_now(&self, shown: &Shown, ino: Ino, size: Option<u64>) -> Result<bool, Errno> {
         let Some(size) = size else { return Ok(true) };
