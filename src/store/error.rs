@@ -36,6 +36,11 @@ impl StoreError {
         Self { kind, message: message.into() }
     }
 
+    /// A failure beside the file itself.
+    pub fn writing(what: &str, error: &io::Error) -> Self {
+        Self::from_io(&format!("writing {what}"), error)
+    }
+
     pub(super) fn from_io(doing: &str, error: &io::Error) -> Self {
         Self::new(io_kind(error), format!("{doing}: {error}"))
     }

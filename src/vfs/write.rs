@@ -245,7 +245,7 @@ impl Fs {
         let mtime = shown.overlay.node(ino)?.map_or(shown.overlay.defaults().time, |node| node.mtime);
         let (number, mut file) = shown.overlay.prepare()?;
         let copied = self.copy_bytes(shown, ino, id, &mut file).await;
-        let copied = copied.and_then(|()| Ok(Overlay::stamp(&file, mtime)?));
+        let copied = copied.and_then(|()| Ok(Overlay::stamp(&file, mtime, mtime)?));
         if let Err(errno) = copied {
             shown.overlay.abandon(number);
             return Err(errno);

@@ -74,6 +74,7 @@ impl Overlay {
         if set.atime.is_none() && set.mtime.is_none() {
             return Ok(());
         }
+        // What has no file yet gets these with it.
         if let Some(file) = self.files.get(number)? {
             let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
             let time = |stamp: Option<Stamp>| {

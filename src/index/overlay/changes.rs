@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use super::settle::Seen;
 use super::{Ground, Outcome, Overlay, State};
 use crate::index::ino::Ino;
 use crate::index::view::View;
 use crate::store::EntryKind;
-use crate::store::overlay::{Binding, Content, Name, Node};
+use crate::store::overlay::{Binding, Content, Name};
 
 /// A point in a workspace's history of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +52,13 @@ impl Overlay {
         }
         let mut paths = BTreeSet::new();
         if since.sequence == 0 && same_base {
-            state.changed(view, ground, &mut |path, base, node| {
+            state.changed(view, ground, false, &mut |path, base, seen| {
                 let was_directory = matches!(base, Some((EntryKind::Directory, _)));
-                let directory = node.map_or(was_directory, Node::is_directory);
+                let directory = match seen {
+                    Seen::Node(node) => node.is_directory(),
+                    Seen::Moved(kind, _) => kind == EntryKind::Directory,
+                    Seen::Nothing => was_directory,
+                };
                 for (is, end) in [(directory, &b"/"[..]), (!directory || was_directory != directory, b"")] {
                     if is {
                         paths.insert([path, end].concat().into());

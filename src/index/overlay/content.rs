@@ -42,13 +42,18 @@ impl Overlay {
         // Under one lock: a file may be given up for a blob in between.
         let state = self.state.read();
         match state.node(ino)? {
-            Some(node) => self.measure(&node).map(|measured| Some((node, measured))),
+            Some(node) => self.measure(&state, &node).map(|measured| Some((node, measured))),
             None => Ok(None),
         }
     }
 
     /// Size and times of a node; `None` where its bytes are a blob's.
-    pub(super) fn measure(&self, node: &Node) -> Outcome<Option<Measured>> {
+    pub(super) fn measure(&self, state: &State, node: &Node) -> Outcome<Option<Measured>> {
+        if let Content::File(number) = &node.content
+            && let Some(bytes) = state.held.get(*number)
+        {
+            return Ok(Some(Self::measure_held(node, bytes)));
+        }
         let plain = |size: u64| Measured {
             size,
             blocks: size.div_ceil(512),
@@ -82,7 +87,13 @@ impl Overlay {
     pub fn read(&self, ino: Ino, offset: u64, length: usize) -> Outcome<Option<Vec<u8>>> {
         let state = self.state.read();
         match state.node(ino)?.map(|node| node.content.clone()) {
-            Some(Content::File(number)) => self.read_file(number, offset, length).map(Some),
+            Some(Content::File(number)) => match state.held.get(number) {
+                Some(bytes) => {
+                    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                    Ok(Some(bytes[start..bytes.len().min(start.saturating_add(length))].to_vec()))
+                }
+                None => self.read_file(number, offset, length).map(Some),
+            },
             _ => Ok(None),
         }
     }
@@ -105,6 +116,9 @@ impl Overlay {
 
     /// Writes `bytes` at `offset` of `ino`; false: its bytes are not its own, and have to be taken over first.
     pub fn write(&self, ground: &dyn Ground, ino: Ino, offset: u64, bytes: &[u8]) -> Outcome<bool> {
+        if self.hold(ground, ino, offset, bytes)? {
+            return Ok(true);
+        }
         self.with_file(ground, ino, |file| Ok(file.write_all_at(bytes, offset)?))
     }
 
@@ -122,8 +136,10 @@ impl Overlay {
     /// Where data or a hole begins at or after `offset` of `ino` (lseek(2), `SEEK_DATA` and `SEEK_HOLE`); `None`: its bytes
     /// are not its own.
     pub fn seek(&self, ino: Ino, offset: u64, data: bool) -> Outcome<Option<u64>> {
-        let state = self.state.read();
+        let mut state = self.state.write();
         let Some(Content::File(number)) = state.node(ino)?.map(|node| node.content.clone()) else { return Ok(None) };
+        self.release(&mut state, number)?;
+        let _state = RwLockWriteGuard::downgrade(state);
         // A handle of its own: the shared one's position is everybody's.
         let file = match File::open(self.files.path(number)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -138,15 +154,24 @@ impl Overlay {
     /// Changes the bytes of `ino` by `act`, in the journal before and covered by it after: a token is handed out either
     /// before the report, or after the bytes are there.
     fn with_file(&self, ground: &dyn Ground, ino: Ino, act: impl FnOnce(&File) -> Outcome<()>) -> Outcome<bool> {
+        let number = |state: &State| -> Outcome<Option<u64>> {
+            Ok(match state.node(ino)?.map(|node| node.content.clone()) {
+                Some(Content::File(number)) => Some(number),
+                _ => None,
+            })
+        };
         let mut state = self.state.read();
-        if !state.reported.contains(&ino) && !state.orphans.contains_key(&ino) {
+        let reported = state.reported.contains(&ino) || state.orphans.contains_key(&ino);
+        if !reported || number(&state)?.is_some_and(|number| state.held.get(number).is_some()) {
             drop(state);
             let mut exclusive = self.state.write();
             exclusive.report_write(ground, ino)?;
+            if let Some(number) = number(&exclusive)? {
+                self.release(&mut exclusive, number)?;
+            }
             state = RwLockWriteGuard::downgrade(exclusive);
         }
-        let Some(node) = state.node(ino)? else { return Ok(false) };
-        let Content::File(number) = node.content else { return Ok(false) };
+        let Some(number) = number(&state)? else { return Ok(false) };
         let file = self.files.create(number)?;
         act(&file).map(|()| true)
     }
@@ -188,10 +213,10 @@ impl Overlay {
         self.files.remove(number);
     }
 
-    /// Stamps a copy with the times that its inode had until now.
-    pub fn stamp(file: &File, mtime: Stamp) -> Outcome<()> {
-        let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() };
-        let times = Timestamps { last_access: time, last_modification: time };
+    /// Stamps a file with the times that its inode had until now.
+    pub fn stamp(file: &File, atime: Stamp, mtime: Stamp) -> Outcome<()> {
+        let time = |stamp: Stamp| Timespec { tv_sec: stamp.seconds, tv_nsec: stamp.nanos.into() };
+        let times = Timestamps { last_access: time(atime), last_modification: time(mtime) };
         Ok(futimens(file.as_fd(), &times).map_err(io::Error::from)?)
     }
 
@@ -213,9 +238,10 @@ impl Overlay {
         }
         if let Content::File(mine) = node.content {
             // Somebody took it over meanwhile.
-            self.files.create(mine)?.set_len(0)?;
             draft.report_links(ino)?;
-            return draft.apply();
+            draft.apply()?;
+            self.release(&mut state, mine)?;
+            return Ok(self.files.create(mine)?.set_len(0)?);
         }
         node.content = Content::File(number);
         (node.mtime, node.ctime) = (now, now);
@@ -225,11 +251,18 @@ impl Overlay {
 
     /// Makes `ino` durable: its bytes, unless only names changed, and every operation acknowledged so far.
     pub fn sync(&self, ino: Ino, data_only: bool) -> Outcome<()> {
-        let (node, logs) = {
-            let state = self.state.read();
-            (state.node(ino)?, state.log.syncers())
+        let (number, logs) = {
+            let mut state = self.state.write();
+            let number = match state.node(ino)?.map(|node| node.content.clone()) {
+                Some(Content::File(number)) => Some(number),
+                _ => None,
+            };
+            if let Some(number) = number {
+                self.release(&mut state, number)?;
+            }
+            (number, state.log.syncers())
         };
-        if let Some(Content::File(number)) = node.map(|node| node.content.clone())
+        if let Some(number) = number
             && let Some(file) = self.files.get(number)?
         {
             if data_only { file.sync_data() } else { file.sync_all() }?;
@@ -243,7 +276,7 @@ impl Overlay {
 
 impl State {
     /// Notes in the journal that the bytes of `ino` are about to change, once for each token handed out.
-    fn report_write(&mut self, ground: &dyn Ground, ino: Ino) -> Outcome<()> {
+    pub(super) fn report_write(&mut self, ground: &dyn Ground, ino: Ino) -> Outcome<()> {
         if self.reported.contains(&ino) || self.orphans.contains_key(&ino) {
             return Ok(());
         }

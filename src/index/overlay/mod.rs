@@ -16,6 +16,7 @@ pub mod changes;
 pub mod content;
 mod draft;
 pub mod files;
+mod held;
 pub mod listing;
 pub mod names;
 pub mod reconcile;
@@ -189,6 +190,8 @@ pub(super) struct State {
     listings: listing::Cache,
     /// Inodes changed since they were last compared with the base.
     pub(super) unsettled: HashSet<Ino>,
+    /// Bytes of small new files that are no files yet.
+    held: held::Held,
 }
 
 impl Overlay {
@@ -202,8 +205,12 @@ impl Overlay {
             reported: HashSet::new(),
             listings: listing::Cache::default(),
             unsettled: HashSet::new(),
+            held: held::Held::default(),
         };
         let overlay = Self { state: RwLock::new(state), files, defaults, folding: Mutex::new(()) };
+        overlay.restore_held();
+        // What a killed process left is made durable now, so that only write-ahead files of this one have to be synced.
+        overlay.fold(true)?;
         overlay.remove_strays()?;
         Ok(overlay)
     }
@@ -243,8 +250,12 @@ impl Overlay {
         if self.state.read().orphans.is_empty() {
             return;
         }
-        let orphan = self.state.write().orphans.remove(&ino);
-        if let Some(Content::File(number)) = orphan.map(|node| node.content.clone()) {
+        let mut state = self.state.write();
+        let orphan = state.orphans.remove(&ino);
+        if let Some(Content::File(number)) = orphan.map(|node| node.content.clone())
+            && !state.held.forget(number)
+        {
+            drop(state);
             self.files.remove(number);
         }
     }
@@ -262,7 +273,12 @@ impl Overlay {
             if puts == 0 || !(all || puts > PUTS || bytes > BYTES) { None } else { state.log.begin()? }
         };
         let Some(fold) = begun else { return Ok(()) };
-        let outcome = fold.run();
+        // The write-ahead files that have their bytes go with the fold.
+        let outcome = self.release_all().and_then(|()| Ok(fold.run()?)).map_err(|error| match error {
+            OverlayError::Index(IndexError::Store(error)) => error,
+            OverlayError::Io(error) => StoreError::writing("a file of local changes", &error),
+            other => StoreError::writing("local changes", &io::Error::other(other.to_string())),
+        });
         self.state.write().log.finish(fold, &outcome);
         Ok(outcome?)
     }
@@ -270,7 +286,9 @@ impl Overlay {
     /// Folds everything at an orderly end.
     pub fn close(&self) -> Outcome<()> {
         let _turn = self.folding.lock();
-        Ok(self.state.write().log.close()?)
+        let mut state = self.state.write();
+        self.release_rest(&mut state)?;
+        Ok(state.log.close()?)
     }
 
     /// Whether nothing was ever changed.

@@ -74,8 +74,9 @@ impl Overlay {
         draft.apply()?;
         // A number that was given out now was told to nobody before: writes that follow are covered by this report only
         // if no token is handed out in between, which clears the set.
-        if !directory {
+        if let Content::File(number) = node.content {
             state.reported.insert(ino);
+            state.held.made(number);
         }
         Ok((ino, Arc::new(node)))
     }

@@ -57,7 +57,10 @@ impl Overlay {
         workspace: &Workspace,
     ) -> Outcome<Moved> {
         let _turn = self.folding.lock();
+        // Publishing ends the write-ahead files that have these bytes.
+        self.release_all()?;
         let mut state = self.state.write();
+        self.release_rest(&mut state)?;
         let mut work = Work::new(&mut state, view, ground, &self.defaults, rule);
         work.directory(Ino::ROOT, Some(view.generation().tree.0), Some(record.tree.0))?;
         let Work { change, nodes, mut moved, orphans, touched, .. } = work;

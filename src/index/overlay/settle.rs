@@ -89,7 +89,7 @@ impl Overlay {
         let Some(node) = state.log.node(ino.0)?.filter(|node| node.content == Content::File(number)) else {
             return Ok(());
         };
-        let measured = self.measure(&node)?;
+        let measured = self.measure(&state, &node)?;
         let mut node = Node::clone(&node);
         if let Some(measured) = measured {
             (node.atime, node.mtime, node.ctime) = (measured.atime, measured.mtime, measured.ctime);
@@ -116,12 +116,13 @@ impl Overlay {
         else {
             return Ok(None);
         };
-        let size = self.measure(&node)?.map_or(0, |measured| measured.size);
+        let size = self.measure(&state, &node)?.map_or(0, |measured| measured.size);
         let known = store.sizes(&[id])?.into_iter().next().flatten();
         if known.is_some_and(|known| known != size) {
             return Ok(None);
         }
         state.reported.remove(&ino);
+        self.release(&mut state, *number)?;
         let path = state.path(ground, Ino(*parent), name)?;
         Ok(Some((*number, id, path)))
     }
@@ -130,11 +131,36 @@ impl Overlay {
     pub fn count(&self, view: &View, ground: &dyn Ground) -> Outcome<u64> {
         let state = self.state.read();
         let mut count = 0;
-        state.changed(view, ground, &mut |_, _, _| {
+        state.changed(view, ground, false, &mut |_, _, _| {
             count += 1;
             Ok(())
         })?;
         Ok(count)
+    }
+
+    /// What Git would take a node for.
+    fn now_of(&self, state: &State, node: &Node, hash: gix::hash::Kind) -> Outcome<Now> {
+        Ok(match &node.content {
+            _ if node.is_directory() => Now::Directory,
+            Content::Blob(id) => Now::Blob(kind_of(node), *id),
+            Content::Target(target) => {
+                Now::Blob(EntryKind::Symlink, object_id(hash, &mut &target[..], target.len() as u64)?)
+            }
+            Content::File(number) => {
+                let id = match state.held.get(*number) {
+                    Some(bytes) => object_id(hash, &mut &bytes[..], bytes.len() as u64)?,
+                    None => match self.files.get(*number)? {
+                        Some(file) => {
+                            let length = file.metadata()?.len();
+                            object_id(hash, &mut At { file: &file, offset: 0 }, length)?
+                        }
+                        None => object_id(hash, &mut io::empty(), 0)?,
+                    },
+                };
+                Now::Blob(kind_of(node), id)
+            }
+            _ => Now::Other,
+        })
     }
 
     /// Every path that differs from the base, files of directories that were renamed or removed included; object ids are
@@ -143,40 +169,24 @@ impl Overlay {
         let state = self.state.read();
         let hash = view.generation().tree.0.kind();
         let mut found = Vec::new();
-        state.changed(view, ground, &mut |path, base, node| {
+        state.changed(view, ground, true, &mut |path, base, seen| {
             match base {
-                Some((EntryKind::Directory, id)) => {
-                    below(view, path, &id, &mut |path, entry| {
-                        found.push(Difference { path, base: Some(entry), now: None });
-                    })?;
-                }
-                base => found.push(Difference { path: path.to_vec(), base, now: None }),
+                Some((EntryKind::Directory, id)) => below(view, path, &id, &mut |path, entry| {
+                    found.push(Difference { path, base: Some(entry), now: None });
+                })?,
+                Some(base) => found.push(Difference { path: path.to_vec(), base: Some(base), now: None }),
+                None => {}
             }
-            let Some(node) = node else { return Ok(()) };
-            let now = match &node.content {
-                Content::Tree(tree) => {
-                    below(view, path, tree, &mut |path, (kind, id)| {
+            let now = match seen {
+                Seen::Nothing => return Ok(()),
+                Seen::Moved(EntryKind::Directory, tree) => {
+                    return below(view, path, &tree, &mut |path, (kind, id)| {
                         found.push(Difference { path, base: None, now: Some(Now::Blob(kind, id)) });
-                    })?;
-                    return Ok(());
+                    });
                 }
-                Content::Blob(id) => Now::Blob(kind_of(node), *id),
-                Content::Target(target) => {
-                    Now::Blob(EntryKind::Symlink, object_id(hash, &mut &target[..], target.len() as u64)?)
-                }
-                Content::File(number) => {
-                    let id = match File::open(self.files.path(*number)) {
-                        Ok(mut file) => {
-                            let length = file.metadata()?.len();
-                            object_id(hash, &mut file, length)?
-                        }
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => object_id(hash, &mut io::empty(), 0)?,
-                        Err(error) => return Err(error.into()),
-                    };
-                    Now::Blob(kind_of(node), id)
-                }
-                Content::Base | Content::Empty if node.is_directory() => Now::Directory,
-                Content::Base | Content::Empty => Now::Other,
+                Seen::Moved(EntryKind::Gitlink, _) => Now::Directory,
+                Seen::Moved(kind, id) => Now::Blob(kind, id),
+                Seen::Node(node) => self.now_of(&state, node, hash)?,
             };
             found.push(Difference { path: path.to_vec(), base: None, now: Some(now) });
             Ok(())
@@ -196,35 +206,59 @@ impl Overlay {
     }
 }
 
+/// What is at a path that differs from the base.
+#[derive(Clone, Copy)]
+pub(super) enum Seen<'a> {
+    /// Nothing.
+    Nothing,
+    /// This inode.
+    Node(&'a Node),
+    /// An entry of a tree that was moved here with its directory.
+    Moved(EntryKind, ObjectId),
+}
+
 /// Told of a path, what the base has there and what is there now.
-pub(super) type Seen<'a> = dyn FnMut(&[u8], Option<(EntryKind, ObjectId)>, Option<&Node>) -> Outcome<()> + 'a;
+pub(super) type See<'a> = dyn FnMut(&[u8], Option<(EntryKind, ObjectId)>, Seen<'_>) -> Outcome<()> + 'a;
 
 impl State {
-    /// Calls `see` with each bound path that is not as the base has it, what the base has there, and what is there now.
-    pub(super) fn changed(&self, view: &View, ground: &dyn Ground, see: &mut Seen<'_>) -> Outcome<()> {
-        let mut open: Vec<(Ino, Vec<u8>)> = vec![(Ino::ROOT, Vec::new())];
-        while let Some((parent, prefix)) = open.pop() {
+    /// Calls `see` with each path that is not as the base has it; with `all` also with what is unchanged in directories
+    /// that the base has elsewhere.
+    pub(super) fn changed(&self, view: &View, ground: &dyn Ground, all: bool, see: &mut See<'_>) -> Outcome<()> {
+        // A directory is detached when the base has none at its place: whatever is in it is added.
+        let mut open: Vec<(Ino, Vec<u8>, bool)> = vec![(Ino::ROOT, Vec::new(), false)];
+        while let Some((parent, prefix, detached)) = open.pop() {
             let bindings = self.log.bindings(parent.0)?;
-            if bindings.is_empty() {
+            if bindings.is_empty() && !(detached && all) {
                 continue;
             }
             let directory = self.base(view, ground, parent)?;
+            if detached && all {
+                for entry in directory.iter().flat_map(|directory| directory.listing().iter()) {
+                    if !bindings.contains_key(entry.name) {
+                        see(&[&prefix[..], entry.name].concat(), None, Seen::Moved(entry.kind, entry.id))?;
+                    }
+                }
+            }
             for (name, binding) in bindings {
                 let path = [&prefix[..], &name].concat();
                 let base = directory.as_ref().and_then(|directory| directory.find(&name));
                 let base = base.map(|(_, entry)| (entry.kind, entry.id));
                 let Binding::Inode { ino, .. } = binding else {
-                    see(&path, base, None)?;
+                    if !detached {
+                        see(&path, base, Seen::Nothing)?;
+                    }
                     continue;
                 };
                 let Some(node) = self.node(Ino(ino))? else { continue };
+                let there = if detached { None } else { base };
                 if node.is_directory() {
-                    if node.content != Content::Base {
-                        see(&path, base, Some(&node))?;
+                    let stays = node.content == Content::Base && !detached;
+                    if !stays && (all || node.content != Content::Base) {
+                        see(&path, there, Seen::Node(&node))?;
                     }
-                    open.push((Ino(ino), [&path[..], b"/"].concat()));
-                } else if !is_base(&node, base) {
-                    see(&path, base, Some(&node))?;
+                    open.push((Ino(ino), [&path[..], b"/"].concat(), !stays));
+                } else if !is_base(&node, base) || (detached && all) {
+                    see(&path, there, Seen::Node(&node))?;
                 }
             }
         }

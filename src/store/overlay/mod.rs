@@ -32,7 +32,7 @@ use super::row::unseal;
 use super::schema::{NODES, OVERLAY};
 pub use fold::Fold;
 use memory::{Memory, Said};
-pub use record::{Binding, Change, Content, Folded, Name, Node, Stamp};
+pub use record::{Binding, Change, Content, Folded, Name, Node, Stamp, Written};
 use wal::Wal;
 
 /// Overlay rows of one workspace. Not shared: its owner guards it with a lock.
@@ -51,6 +51,8 @@ pub struct OverlayLog {
     folded: Folded,
     sequence: u64,
     next: u64,
+    /// What replaying found of plain files that were not there yet.
+    replayed: Vec<Written>,
     /// Whether redb has any row of this workspace: reading needs no transaction where nothing was ever changed.
     rows: bool,
 }
@@ -66,16 +68,18 @@ impl OverlayLog {
             before.clone().unwrap_or_else(|| Folded { sequence: 1, epoch: new_epoch(), ..Folded::default() });
         let mut active = Memory::default();
         let (mut sequence, mut next) = (folded.sequence.max(1), folded.next);
-        let (mut torn, mut unfolded) = (false, Vec::new());
+        let (mut torn, mut unfolded, mut replayed) = (false, Vec::new(), Vec::new());
         for number in wal::numbers(directory).map_err(failed)? {
             if number <= folded.wal {
                 wal::remove(directory, number).map_err(failed)?;
                 continue;
             }
             unfolded.push(number);
-            torn |= wal::replay(directory, number, |change| {
+            torn |= wal::replay(directory, number, |mut change| {
                 sequence = sequence.max(change.sequence + change.width());
                 next = next.max(change.next);
+                replayed.retain(|written: &Written| !change.released.contains(&written.number));
+                replayed.append(&mut change.bytes);
                 active.apply(change);
             })
             .map_err(failed)?;
@@ -94,28 +98,22 @@ impl OverlayLog {
         let directory = directory.to_owned();
         let rows = fold::has_rows(store, workspace)?;
         let store = store.clone();
-        let older = Vec::new();
-        let mut log = Self {
+        let (older, folding) = (Vec::new(), None);
+        Ok(Self {
             store,
             workspace,
             directory,
             active,
-            folding: None,
+            folding,
             wal,
             unfolded,
             older,
             folded,
             sequence,
             next,
+            replayed,
             rows,
-        };
-        // What a killed process left is made durable now, so that only files of this one have to be synced.
-        if let Some(fold) = log.begin()? {
-            let outcome = fold.run();
-            log.finish(fold, &outcome);
-            outcome?;
-        }
-        Ok(log)
+        })
     }
 
     /// Appends `change` to the write-ahead file and makes it visible. Its numbers are filled in here.
@@ -125,8 +123,16 @@ impl OverlayLog {
         let append = self.wal.append(&change);
         append.map_err(|error| StoreError::from_io("writing down a change", &error))?;
         self.sequence += change.width();
+        // The owner has them.
+        (change.bytes, change.released) = (Vec::new(), Vec::new());
         self.active.apply(change);
         Ok(())
+    }
+
+    /// What was written to plain files that are not there, by a process that was killed; in order. The owner makes the files
+    /// before it folds anything.
+    pub fn take_replayed(&mut self) -> Vec<Written> {
+        std::mem::take(&mut self.replayed)
     }
 
     /// A number not used before in this workspace, for an inode, a place in a listing or a file. Lost, and given again,

@@ -126,6 +126,23 @@ pub struct Change {
     pub nodes: Vec<(u64, Option<Node>)>,
     /// Paths whose content, type or existence changed, relative to the root; directories end in `/`.
     pub paths: Vec<Name>,
+    /// Bytes written to plain files that are not there yet.
+    pub bytes: Vec<Written>,
+    /// Plain files that are there now, with all bytes before this change.
+    pub released: Vec<u64>,
+}
+
+/// Bytes of a plain file that is not there yet: so far they are in the write-ahead file alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The plain file.
+    pub number: u64,
+    /// The inode it belongs to.
+    pub ino: u64,
+    /// Where in the file; the end of what was written before.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Box<[u8]>,
 }
 
 impl Change {
