@@ -19,7 +19,7 @@ use crate::store::overlay::{Change, Content, Node, Written};
 const FILE_BYTES: usize = 64 << 10;
 
 /// Bytes held at most; files written beyond it are made at once.
-const HELD_BYTES: usize = 48 << 20;
+const HELD_BYTES: usize = 64 << 20;
 
 /// Files held at most.
 const HELD_FILES: usize = 32 << 10;

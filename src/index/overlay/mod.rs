@@ -265,7 +265,7 @@ impl Overlay {
     pub fn fold(&self, all: bool) -> Outcome<()> {
         /// Values and bytes beyond which memory is given back even while more changes arrive.
         const PUTS: usize = 100_000;
-        const BYTES: u64 = 32 << 20;
+        const BYTES: u64 = 96 << 20;
         let _turn = self.folding.lock();
         let begun = {
             let mut state = self.state.write();
