@@ -31,7 +31,7 @@ pub struct AttributeBlobs {
 }
 
 impl AttributeBlobs {
-    fn of(&self, daemon: &Daemon, root: ObjectId) -> Result<Arc<[ObjectId]>, Failure> {
+    pub(super) fn of(&self, daemon: &Daemon, root: ObjectId) -> Result<Arc<[ObjectId]>, Failure> {
         if let Some(known) = self.roots.lock().get(&root) {
             return Ok(Arc::clone(known));
         }

@@ -56,6 +56,7 @@ impl Daemon {
             let (daemon, request, url) = (Arc::clone(self), request.clone(), url.clone());
             blocking(move || daemon.admit(&request, &url)).await?
         };
+        live.mounted_with(request.environment.clone());
         let job = prepare::Job {
             url,
             environment: request.environment.clone(),
@@ -114,6 +115,7 @@ impl Daemon {
             }
             daemon.after_mount(&live, job.warm);
             daemon.start_history(&live, job.environment);
+            daemon.name_blobs(&live);
             Ok(())
         })
         .await
@@ -158,6 +160,7 @@ impl Daemon {
                 live.open(shown);
                 self.after_mount(live, job.warm);
                 self.start_history(live, job.environment.clone());
+                self.name_blobs(live);
                 Ok(())
             }
             Err(failure) => {
@@ -363,6 +366,7 @@ impl Daemon {
         }
         self.resume_warms(&live);
         self.start_history(&live, Vec::new());
+        self.name_blobs(&live);
         tracing::info!(workspace = row.name, path = %row.path.display(), "mounted again");
         if row.state == WorkspaceState::Preparing {
             let job = self.job_of(&live)?;

@@ -18,6 +18,7 @@ pub mod lifecycle;
 pub mod log;
 pub mod mounting;
 pub mod moving;
+mod names;
 pub mod objects;
 pub mod overlay;
 pub mod prepare;
@@ -82,6 +83,7 @@ pub struct Daemon {
     classes: Arc<ClassTable>,
     warms: warm::Warms,
     history: history::Histories,
+    names: names::AllNames,
     prunings: prune::Prunings,
     moving: moving::Moving,
     stop: Notify,
@@ -146,6 +148,7 @@ fn start(config: &Config) -> Result<(), Failure> {
         classes,
         warms: warm::Warms::default(),
         history: history::Histories::default(),
+        names: names::AllNames::default(),
         prunings: prune::Prunings::default(),
         moving: moving::Moving::default(),
         stop: Notify::new(),

@@ -118,6 +118,8 @@ pub(super) async fn answer(
         Ok(shelf) => Arc::new(shelf),
         Err(failure) => return server::send(write, &Reply::Failed(failure)).await,
     };
+    // Git refuses an object that it is told to have and can't read.
+    daemon.objects_sent(&shelf.repository, &ids);
     let mut byte = [0_u8; 1];
     let serving = serve(&shelf, &ids, write);
     tokio::select! {

@@ -83,6 +83,9 @@ pub enum Request {
         workspace: u64,
         /// The token Git kept from the last answer.
         token: String,
+        /// The process of the Git command, if it is one that writes trees.
+        #[serde(default)]
+        writer: Option<u32>,
     },
     /// Objects of a repository, of whatever kind (the object door asks): [`Answer::Objects`], then frames.
     Objects {

@@ -56,6 +56,7 @@ impl Daemon {
             });
             match pruned {
                 Ok(pruned) if pruned.packs > 0 => {
+                    self.objects_pruned(repository);
                     tracing::info!(
                         packs = pruned.packs,
                         objects = pruned.objects,

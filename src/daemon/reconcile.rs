@@ -9,11 +9,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::protocol::{Failure, FailureClass};
 use super::workspace::Live;
+use bytes::Bytes;
+
 use super::{Daemon, convert, moving, prepare};
+use crate::git::gitdir::Objects;
 use crate::index::diff::Leaf;
 use crate::index::generation::{self, Commit};
 use crate::index::overlay::reconcile::Rule;
-use crate::index::overlay::settle::Now;
+use crate::index::overlay::settle::{As, Now};
 use crate::index::switching::{Kept, Local};
 use crate::index::view::View;
 use crate::store::Workspace;
@@ -56,11 +59,25 @@ impl Daemon {
     /// Compares what changed lately with the base.
     pub(super) fn settle(&self, live: &Live) -> Result<(), Failure> {
         let shown = shown(live)?;
-        let converts = |path: &[u8], id| {
-            let converter = shown.converter.as_ref();
-            converter.is_some_and(|converter| converter.applies(&shown.view, path, id))
+        let gitdir = self.repository_of(live)?.gitdir;
+        let hash = shown.view.generation().tree.0.kind();
+        let objects = shown.converter.as_ref().and_then(|_| Objects::open(&gitdir, hash).ok());
+        let convert = |path: &[u8], kind, id| match &shown.converter {
+            None => As::Blob,
+            Some(converter) => {
+                // From the store or the gitdir: what was committed here is in one of them. Nothing is fetched for this.
+                let raw = objects.as_ref().and_then(|objects| objects.blob(&id).ok().flatten()).map(Bytes::from);
+                match converter.converted_now(&shown.view, path, kind, id, raw) {
+                    Ok(None) => As::Blob,
+                    Ok(Some(bytes)) => As::Bytes(bytes),
+                    Err(error) => {
+                        tracing::debug!("{error}");
+                        As::Unknown
+                    }
+                }
+            }
         };
-        Ok(shown.overlay.settle(&self.store, &shown.view, live.fs().inodes(), &converts)?)
+        Ok(shown.overlay.settle(&self.store, &shown.view, live.fs().inodes(), &convert)?)
     }
 
     fn publish_moved(&self, live: &Live, commit: &Commit, origin: &str, rule: Rule<'_>) -> Result<(), Failure> {
@@ -69,7 +86,10 @@ impl Daemon {
         let mut row = live.row();
         let record = generation::next(&self.store, &mut row, commit, origin, now())?;
         let repository = prepare::repository_of(self, row.repository)?;
-        let converter = convert::converter(self, &repository, &row, &record, Vec::new(), &before.hydrator, false)?;
+        let converter =
+            convert::converter(self, &repository, &row, &record, live.environment(), &before.hydrator, false)?;
+        let attributes = |tree| self.attributes.of(self, tree);
+        let same_rules = attributes(before.view.generation().tree.0)? == attributes(commit.tree)?;
         let (moved, converts) = live.fs().moved(|inodes| -> Result<_, Failure> {
             let row = Workspace { current: row.current, base_time: row.base_time, ..live.row() };
             let moved = before.overlay.reconcile(&before.view, inodes, rule, &record, &row)?;
@@ -78,6 +98,9 @@ impl Daemon {
             live.open(Shown { view: View::new(self.store.clone(), record), converter, ..Shown::clone(&before) });
             Ok((moved, converts))
         })?;
+        if let Err(failure) = self.rename_blobs(live, before.view.generation().tree.0, commit.tree) {
+            tracing::warn!("names of blobs: {failure}");
+        }
         // Outside of the lock: the kernel may first want an answer.
         if let Some(forgetter) = forgetter {
             for (parent, name) in &moved.names {
@@ -86,7 +109,7 @@ impl Daemon {
             for ino in &moved.inodes {
                 forgetter.inode(*ino);
             }
-            if converts && matches!(rule, Rule::Follow { .. }) {
+            if converts && (matches!(rule, Rule::Follow { .. }) || !same_rules) {
                 // Other attributes make other bytes of the same blob.
                 live.fs().inodes().each(|ino| forgetter.inode(ino));
             }

@@ -151,8 +151,8 @@ async fn handle(
         Request::Refresh(request) => blocking(daemon, move |daemon| daemon.refresh(&request)).await,
         Request::Waits => Ok(Answer::Waits(daemon.waits())),
         Request::Metrics => Ok(Answer::Text(daemon.rendered_metrics())),
-        Request::Fsmonitor { workspace, token } => {
-            blocking(daemon, move |daemon| daemon.changes(workspace, &token)).await
+        Request::Fsmonitor { workspace, token, writer } => {
+            blocking(daemon, move |daemon| daemon.changes(workspace, &token, writer)).await
         }
         Request::Objects { .. } => Err(Failure::new(FailureClass::Other, "objects are answered in frames")),
         Request::Shutdown => {

@@ -135,11 +135,22 @@ impl Daemon {
     }
 
     /// What changed in a workspace since `token`.
-    pub(super) fn changes(&self, workspace: u64, token: &str) -> Result<Answer, Failure> {
+    pub(super) fn changes(
+        self: &Arc<Self>,
+        workspace: u64,
+        token: &str,
+        writer: Option<u32>,
+    ) -> Result<Answer, Failure> {
         let unknown =
             || Failure::new(FailureClass::NotFound, format!("no mounted workspace has the number {workspace}"));
         let live: Arc<Live> = self.by_id(workspace).ok_or_else(unknown)?;
         let shown = live.shown().ok_or_else(unknown)?;
+        if let Some(pid) = writer
+            && let Err(failure) = self.show_names(&live, pid)
+        {
+            // Git then fetches what it only wants to know about.
+            tracing::warn!("names of blobs: {failure}");
+        }
         // What was written through mappings reaches us when the kernel writes it back.
         write_back(&live.path());
         let generation = shown.view.generation();

@@ -31,6 +31,8 @@ pub struct Live {
     cancelled: AtomicBool,
     /// Whether it was in the store before this mount was asked for.
     known: bool,
+    // The environment of who mounted it, for filter drivers. Guards it alone.
+    environment: Mutex<Vec<(String, String)>>,
 }
 
 impl Live {
@@ -46,6 +48,7 @@ impl Live {
             mounted: Mutex::new(None),
             progress: watch::channel(Progress::default()).0,
             cancelled: AtomicBool::new(false),
+            environment: Mutex::default(),
         })
     }
 
@@ -77,6 +80,16 @@ impl Live {
     /// What it shows, when it is prepared.
     pub fn shown(&self) -> Option<Arc<Shown>> {
         self.fs.shown().ok().flatten()
+    }
+
+    /// The environment of who mounted it; empty after a restart of the daemon.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.environment.lock().clone()
+    }
+
+    /// Notes the environment of who mounts it.
+    pub fn mounted_with(&self, environment: Vec<(String, String)>) {
+        *self.environment.lock() = environment;
     }
 
     /// Its filesystem.

@@ -194,9 +194,26 @@ impl Converter {
         Ok(Some(Arc::new(Plan { directory: directory.to_vec(), entries: vec![Some(planned)] })))
     }
 
-    /// Whether the file at `path` with the blob `id` is shown otherwise than its blob is, or may be.
-    pub fn applies(&self, view: &View, path: &[u8], id: ObjectId) -> bool {
-        !matches!(self.plan_file(view, path, EntryKind::File, id), Ok(None))
+    /// What a checkout makes of the blob `id` at `path`, whose bytes are `raw` or in the store; `None`: it has no conversion.
+    /// Blocks.
+    pub fn converted_now(
+        &self,
+        view: &View,
+        path: &[u8],
+        kind: EntryKind,
+        id: ObjectId,
+        raw: Option<Bytes>,
+    ) -> Result<Option<Vec<u8>>, ConversionError> {
+        let missing = || ConvertError::new(ConvertErrorKind::Local, "its bytes are not here");
+        let plan = self.plan_file(view, path, kind, id);
+        let Some(plan) = plan.map_err(|error| ConvertError::new(ConvertErrorKind::Local, error.to_string()))? else {
+            return Ok(None);
+        };
+        if !self.convert_now(&plan, 0, &raw.map(|raw| (id, raw)).into_iter().collect())? {
+            return Err(missing().into());
+        }
+        let content = plan.get(0).and_then(Planned::content).ok_or_else(missing)?;
+        Ok(Some(self.store.read(&content)?.ok_or_else(missing)?))
     }
 
     fn planned(

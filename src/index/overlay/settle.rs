@@ -40,19 +40,40 @@ pub enum Now {
     Other,
 }
 
+/// What a checkout writes for a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum As {
+    /// Its bytes.
+    Blob,
+    /// These: it is converted.
+    Bytes(Vec<u8>),
+    /// It can't be told now.
+    Unknown,
+}
+
+/// A file that may be what the base has.
+struct Candidate {
+    number: u64,
+    id: ObjectId,
+    kind: EntryKind,
+    path: Vec<u8>,
+    /// Its length in bytes.
+    size: u64,
+}
+
 impl Overlay {
-    /// Compares what changed lately with the base of `view`, whose blobs are in `store`. A file is left alone where
-    /// `converts` says of its path and blob that a checkout would not write the blob's bytes.
+    /// Compares what changed lately with the base of `view`, whose blobs are in `store`. `convert` says what a checkout
+    /// writes for a path, kind and blob.
     pub fn settle(
         &self,
         store: &Store,
         view: &View,
         ground: &dyn Ground,
-        converts: &dyn Fn(&[u8], ObjectId) -> bool,
+        convert: &dyn Fn(&[u8], EntryKind, ObjectId) -> As,
     ) -> Outcome<()> {
         let candidates = std::mem::take(&mut self.state.write().unsettled);
         for ino in candidates {
-            self.settle_file(store, view, ground, converts, ino)?;
+            self.settle_file(store, view, ground, convert, ino)?;
         }
         self.normalize(view, ground)
     }
@@ -62,23 +83,41 @@ impl Overlay {
         store: &Store,
         view: &View,
         ground: &dyn Ground,
-        converts: &dyn Fn(&[u8], ObjectId) -> bool,
+        convert: &dyn Fn(&[u8], EntryKind, ObjectId) -> As,
         ino: Ino,
     ) -> Outcome<()> {
-        let Some((number, id, path)) = self.candidate(store, view, ground, ino)? else { return Ok(()) };
-        if converts(&path, id) {
+        let Some(Candidate { number, id, kind, path, size }) = self.candidate(view, ground, ino)? else {
             return Ok(());
-        }
+        };
         let Some(file) = self.files.get(number)? else { return Ok(()) };
-        let equal = compare(store, &file, &id)?;
-        if let Compared::Missing(bytes) = &equal {
-            let mut batch = Batch::default();
-            batch.blob(id, bytes);
-            // Durable before the file goes: a commit that was never pushed is nowhere else.
-            store.commit_durably(batch)?;
-        }
-        if matches!(equal, Compared::Different) {
-            return Ok(());
+        match convert(&path, kind, id) {
+            As::Unknown => return Ok(()),
+            As::Bytes(bytes) => {
+                if bytes.len() as u64 != size {
+                    return Ok(());
+                }
+                let mut mine = Vec::with_capacity(bytes.len());
+                At { file: &file, offset: 0 }.read_to_end(&mut mine)?;
+                if mine != bytes {
+                    return Ok(());
+                }
+            }
+            As::Blob => {
+                let known = store.sizes(&[id])?.into_iter().next().flatten();
+                if known.is_some_and(|known| known != size) {
+                    return Ok(());
+                }
+                let equal = compare(store, &file, &id)?;
+                if let Compared::Missing(bytes) = &equal {
+                    let mut batch = Batch::default();
+                    batch.blob(id, bytes);
+                    // Durable before the file goes: a commit that was never pushed is nowhere else.
+                    store.commit_durably(batch)?;
+                }
+                if matches!(equal, Compared::Different) {
+                    return Ok(());
+                }
+            }
         }
         let mut state = self.state.write();
         // Written to while it was read: it is looked at again next time.
@@ -101,30 +140,20 @@ impl Overlay {
     }
 
     /// The plain file of `ino` and the blob it may be equal to. From now on a write to it shows.
-    fn candidate(
-        &self,
-        store: &Store,
-        view: &View,
-        ground: &dyn Ground,
-        ino: Ino,
-    ) -> Outcome<Option<(u64, ObjectId, Vec<u8>)>> {
+    fn candidate(&self, view: &View, ground: &dyn Ground, ino: Ino) -> Outcome<Option<Candidate>> {
         let mut state = self.state.write();
         let Some(node) = state.log.node(ino.0)? else { return Ok(None) };
         let (Content::File(number), [(parent, name)]) = (&node.content, node.links.as_slice()) else { return Ok(None) };
-        let Some(Found::Base { kind: EntryKind::File | EntryKind::Executable, id, .. }) =
+        let Some(Found::Base { kind: kind @ (EntryKind::File | EntryKind::Executable), id, .. }) =
             state.find_base(view, ground, Ino(*parent), name)?
         else {
             return Ok(None);
         };
-        let size = self.measure(&state, &node)?.map_or(0, |measured| measured.size);
-        let known = store.sizes(&[id])?.into_iter().next().flatten();
-        if known.is_some_and(|known| known != size) {
-            return Ok(None);
-        }
         state.reported.remove(&ino);
         self.release(&mut state, *number)?;
+        let size = self.measure(&state, &node)?.map_or(0, |measured| measured.size);
         let path = state.path(ground, Ino(*parent), name)?;
-        Ok(Some((*number, id, path)))
+        Ok(Some(Candidate { number: *number, id, kind, path, size }))
     }
 
     /// Entries that differ from the base: what `larder status` counts.

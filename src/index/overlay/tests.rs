@@ -458,14 +458,14 @@ proptest! {
                 Operation::Stay(base) => bench.reconcile(base, Rule::Stay),
                 Operation::Commit => {
                     bench.reconcile(&committed(&model), Rule::Stay);
-                    bench.overlay.settle(&bench.store, &bench.view, &bench.known, &|_, _| false).expect("settled");
+                    bench.overlay.settle(&bench.store, &bench.view, &bench.known, &|_, _, _| settle::As::Blob).expect("settled");
                     let empty = model.len() - committed(&model).len();
                     let count = bench.overlay.count(&bench.view, &bench.known).expect("counted");
                     prop_assert_eq!(count, empty as u64, "only empty directories differ after a commit");
                     let differences = bench.overlay.differences(&bench.view, &bench.known).expect("compared");
                     prop_assert_eq!(differences.len(), empty);
                 }
-                Operation::Settle => bench.overlay.settle(&bench.store, &bench.view, &bench.known, &|_, _| false).expect("settled"),
+                Operation::Settle => bench.overlay.settle(&bench.store, &bench.view, &bench.known, &|_, _, _| settle::As::Blob).expect("settled"),
                 Operation::Fold => bench.overlay.fold(true).expect("folded"),
                 Operation::Restart => bench.restart(),
                 operation => {
