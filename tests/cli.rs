@@ -338,6 +338,8 @@ fn fill(home: &Path) -> String {
         mounted: true,
         switching: None,
         refresh_seconds: None,
+        base_time: None,
+        read_only: false,
     };
     let generation = GenerationRecord {
         workspace: linux.id,
