@@ -5,6 +5,7 @@
 //! makes Git look at every file itself: slow, never wrong.
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use super::client::{Client, unexpected};
 use super::protocol::{Answer, Failure, FailureClass, Request};
@@ -19,6 +20,7 @@ pub fn is_invocation(argv0: &OsStr) -> bool {
 pub fn answer(argv0: &OsStr, arguments: &[OsString]) -> Result<Vec<u8>, Failure> {
     let failed = |error: fsmonitor::HookError| Failure::new(FailureClass::Other, error.to_string());
     let query = fsmonitor::parse_args(arguments).map_err(failed)?;
+    fsmonitor::check_working_tree(argv0, Path::new(".")).map_err(failed)?;
     let git_dir = std::env::var_os("GIT_DIR");
     let target = fsmonitor::workspace_of_invocation(argv0, git_dir.as_deref()).map_err(failed)?;
     let token = String::from_utf8_lossy(&query.token).into_owned();

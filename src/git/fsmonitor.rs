@@ -46,6 +46,9 @@ pub struct Query {
     pub token: Vec<u8>,
 }
 
+/// The gitfile at the top of a working tree.
+const GITFILE: &str = ".git";
+
 /// Why the hook can't answer; the caller exits with a code other than zero.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
@@ -63,6 +66,9 @@ pub enum HookError {
     /// The file beside the hook holds something else.
     #[error("{0}: not written by this version of larder")]
     Content(PathBuf),
+    /// Asked about another working tree than the mount.
+    #[error("{0}: not the working tree of this hook")]
+    Elsewhere(PathBuf),
 }
 
 /// Reads the hook's arguments (without `argv[0]`). Version 1 is refused: Git then looks at everything.
@@ -227,6 +233,21 @@ pub fn workspace_of_invocation(argv0: &OsStr, git_dir: Option<&OsStr>) -> Result
     parse_hook_file(&content).ok_or(HookError::Content(path))
 }
 
+/// Refuses to answer for a working tree that is not the mount. `git worktree add` copies a worktree's configuration, the
+/// hook included, and Git starts the hook at the top of the working tree it asks about: there the gitfile must lead to
+/// the hook's own directory.
+pub fn check_working_tree(argv0: &OsStr, top: &Path) -> Result<(), HookError> {
+    let elsewhere = || HookError::Elsewhere(top.to_owned());
+    let Some(admin) = Path::new(argv0).parent().filter(|directory| !directory.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let gitfile = fs::read(top.join(GITFILE)).map_err(|_| elsewhere())?;
+    let named = gitfile.strip_prefix(b"gitdir: ").map(<[u8]>::trim_ascii_end).ok_or_else(elsewhere)?;
+    let named = top.join(OsStr::from_bytes(named));
+    let same = named == admin || matches!((named.canonicalize(), admin.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if same { Ok(()) } else { Err(elsewhere()) }
+}
+
 fn parse_hook_file(content: &[u8]) -> Option<HookTarget> {
     // The socket's path is the rest of the file, since a path may hold a newline.
     let mut fields = content.splitn(3, |&byte| byte == b'\n');
@@ -287,6 +308,23 @@ mod tests {
     fn the_command_needs_a_shell_only_where_the_path_does() {
         assert_eq!(hook_command(Path::new("/home/u/x/larder-fsmonitor")), b"/home/u/x/larder-fsmonitor");
         assert_eq!(hook_command(Path::new("/my home/it's/h")), b"'/my home/it'\\''s/h'");
+    }
+
+    #[test]
+    fn only_its_own_working_tree_is_answered_for() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (admin, top) = (dir.path().join("admin"), dir.path().join("top"));
+        fs::create_dir(&admin).expect("made");
+        fs::create_dir(&top).expect("made");
+        let hook = admin.join(HOOK_NAME);
+        let check = || check_working_tree(hook.as_os_str(), &top);
+        assert!(check().is_err(), "no gitfile");
+        fs::write(top.join(".git"), format!("gitdir: {}\n", admin.display())).expect("written");
+        check().expect("its own");
+        fs::write(top.join(".git"), "gitdir: ../admin\n").expect("written");
+        check().expect("the same by another path");
+        fs::write(top.join(".git"), format!("gitdir: {}\n", dir.path().display())).expect("written");
+        assert!(matches!(check(), Err(HookError::Elsewhere(_))));
     }
 
     #[test]
