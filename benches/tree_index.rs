@@ -66,6 +66,8 @@ fn workspace() -> Workspace {
         mounted: false,
         switching: None,
         refresh_seconds: None,
+        base_time: None,
+        read_only: false,
     }
 }
 

@@ -62,11 +62,17 @@ impl Place {
         }
     }
 
-    /// Any command that needs the daemon starts it, and a daemon mounts what was mounted.
+    /// A daemon mounts what was mounted.
     #[track_caller]
     fn started(&self, fixture: &Fixture) {
-        fixture.ok(&["list"]);
-        assert!(fixture.is_mounted(&self.root), "{} is mounted again", self.root.display());
+        fixture.ok(&["daemon"]);
+        let log = || std::fs::read_to_string(fixture.home().join("daemon.log")).unwrap_or_default();
+        assert!(
+            fixture.is_mounted(&self.root),
+            "{} is mounted again; the daemon's log: {}",
+            self.root.display(),
+            log()
+        );
     }
 
     /// Runs the fixture's git here; it must succeed.

@@ -63,6 +63,8 @@ impl GitDaemon {
             let port = free_port();
             let mut command = git_program(&program);
             command.args(["--listen=127.0.0.1", "--export-all", "--reuseaddr", "--log-destination=none"]);
+            // Every mount keeps its connections; with the 32 of the default, later ones are reset.
+            command.arg("--max-connections=0");
             command.arg(format!("--port={port}")).arg(format!("--base-path={}", base.display())).arg(base);
             let mut group = Group::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
             for _ in 0..500 {
