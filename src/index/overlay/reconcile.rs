@@ -284,7 +284,8 @@ impl<'a> Work<'a> {
             },
             (None, Rule::Follow { keep, .. }) => match (keep.get(&self.path), old) {
                 (Some(Kept::OldBase(_)), Some(entry)) => self.refer(parent, name, entry).map(Some),
-                (Some(Kept::Absent), None) => self.bind(parent, name, new.map(|_| Binding::Whiteout)),
+                // Unbound and kept as it is: removed with a directory above it.
+                (Some(Kept::Absent | Kept::AsItIs), None) => self.bind(parent, name, new.map(|_| Binding::Whiteout)),
                 _ => {
                     self.leave(parent, name, old);
                     self.expose(parent, name, new)
@@ -485,6 +486,9 @@ impl<'a> Work<'a> {
         Ok(stored || open || matches!(drafted, Some(Some(_))))
     }
 
+            if self.hidden(&id)? {
+                return self.bind(parent, name, Some(Binding::Whiteout));
+            }
     fn bind(&mut self, parent: Ino, name: &[u8], binding: Option<Binding>) -> Outcome<Option<Binding>> {
         if binding.is_some() {
             self.hold()?;
@@ -513,6 +517,27 @@ impl<'a> Work<'a> {
         Ok(bindings)
     }
 }
+
+    /// Whether everything in `tree`, which is at the present path, is kept absent: Git leaves no directory then.
+    fn hidden(&self, tree: &ObjectId) -> Outcome<bool> {
+        let Rule::Follow { keep, .. } = self.rule else { return Ok(false) };
+        let prefix = [&self.path[..], b"/"].concat();
+        if keep.range(prefix.clone()..).next().is_none_or(|(path, _)| !path.starts_with(&prefix)) {
+            return Ok(false);
+        }
+        let mut open = vec![(prefix, *tree)];
+        while let Some((prefix, tree)) = open.pop() {
+            for entry in self.view.directory(&tree)?.listing().iter() {
+                let path = [&prefix[..], entry.name].concat();
+                if entry.kind == EntryKind::Directory {
+                    open.push(([&path[..], b"/"].concat(), entry.id));
+                } else if !keep.contains_key(&path) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
 
 fn fresh(defaults: &Defaults, mode: u32, content: Content) -> Node {
     let Defaults { uid, gid, time } = *defaults;
