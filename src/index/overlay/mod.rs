@@ -303,9 +303,13 @@ impl Overlay {
         let state = &mut *guard;
         let mut used = HashSet::new();
         for ino in state.log.inodes()? {
-            if let Some(Content::File(number)) = state.log.node(ino)?.map(|node| node.content.clone()) {
-                used.insert(number);
-                state.unsettled.insert(Ino(ino));
+            match state.log.node(ino)?.map(|node| node.content.clone()) {
+                Some(Content::File(number)) => {
+                    used.insert(number);
+                    state.unsettled.insert(Ino(ino));
+                }
+                Some(Content::Target(_)) => drop(state.unsettled.insert(Ino(ino))),
+                _ => {}
             }
         }
         let numbers = self.files.numbers()?;

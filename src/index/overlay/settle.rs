@@ -86,6 +86,9 @@ impl Overlay {
         convert: &dyn Fn(&[u8], EntryKind, ObjectId) -> As,
         ino: Ino,
     ) -> Outcome<()> {
+        if self.settle_link(store, view, ground, ino)? {
+            return Ok(());
+        }
         let Some(Candidate { number, id, kind, path, size }) = self.candidate(view, ground, ino)? else {
             return Ok(());
         };
@@ -137,6 +140,30 @@ impl Overlay {
         state.log.apply(Change { nodes: vec![(ino.0, Some(node))], ..Change::default() })?;
         self.files.remove(number);
         Ok(())
+    }
+
+    /// The same for a symbolic link, whose target is its blob's bytes. True if `ino` is one.
+    fn settle_link(&self, store: &Store, view: &View, ground: &dyn Ground, ino: Ino) -> Outcome<bool> {
+        let mut state = self.state.write();
+        let Some(node) = state.log.node(ino.0)? else { return Ok(false) };
+        let Content::Target(target) = &node.content else { return Ok(false) };
+        let [(parent, name)] = node.links.as_slice() else { return Ok(true) };
+        let Some(Found::Base { kind: EntryKind::Symlink, id, .. }) =
+            state.find_base(view, ground, Ino(*parent), name)?
+        else {
+            return Ok(true);
+        };
+        if object_id(id.kind(), &mut &target[..], target.len() as u64)? != id {
+            return Ok(true);
+        }
+        if !store.contains(&id)? {
+            let mut batch = Batch::default();
+            batch.blob(id, target);
+            store.commit_durably(batch)?;
+        }
+        let node = Node { content: Content::Blob(id), ..Node::clone(&node) };
+        state.log.apply(Change { nodes: vec![(ino.0, Some(node))], ..Change::default() })?;
+        Ok(true)
     }
 
     /// The plain file of `ino` and the blob it may be equal to. From now on a write to it shows.
