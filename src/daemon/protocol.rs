@@ -101,7 +101,6 @@ pub enum Request {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 /// `larder mount`, arguments checked by the client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct MountRequest {
     /// The repository, as given; relative paths were made absolute by the client.
     pub repository: String,
