@@ -343,7 +343,7 @@ impl Daemon {
             staged.entries.insert(path.clone(), leaf.map(|leaf| staged_entry(leaf, entry)));
         }
         let (cursor, inos) = (Cell::new(0), RefCell::default());
-        let stat = |request: &StatRequest<'_>| self.new_stat(work, &mut inos.borrow_mut(), &cursor, request);
+        let stat = |request: &StatRequest<'_>| Self::new_stat(work, &mut inos.borrow_mut(), &cursor, request);
         let file = prepared.file();
         let point = Point { sequence: 0, ..self.overlay_of(&scene.row)?.point() };
         worktree::with_spec(&self.store, &scene.repository, &scene.row, (&record, point), &stat, |spec| {
@@ -356,7 +356,6 @@ impl Daemon {
     }
 
     fn new_stat(
-        &self,
         work: &NewIndex<'_>,
         directories: &mut Vec<Ino>,
         cursor: &Cell<usize>,
@@ -381,11 +380,10 @@ impl Daemon {
         cursor.set(at);
         match before.filter(|before| (before.kind, before.id) == (request.kind, *request.id)) {
             Some(before) => before.stat,
-            None => {
-                // A size that can't be had costs Git a look at the file if it ever doubts the hook.
-                let known = self.store.sizes(&[*request.id]).ok().and_then(|sizes| sizes.first().copied().flatten());
-                with(work.at, known.map_or(0, Stat::size_field))
-            }
+            // No size: whenever Git doubts such an entry, it looks at the file. A write within the second of the switch, which
+            // left size and time as they are to the second, would go unseen otherwise: Git's own precaution (racy-git)
+            // compares with the time of the index, which is younger.
+            None => with(work.at, 0),
         }
     }
 }
