@@ -104,6 +104,10 @@ impl From<OverlayError> for Failure {
     fn from(error: OverlayError) -> Self {
         match error {
             OverlayError::Index(error) => error.into(),
+            OverlayError::Changed(path) => {
+                let text = format!("{} was changed meanwhile", String::from_utf8_lossy(&path));
+                Self::new(FailureClass::Refused, text).hint("nothing was done; try again").paths([&path].into_iter())
+            }
             other => Self::new(FailureClass::Other, format!("local changes: {other}")),
         }
     }

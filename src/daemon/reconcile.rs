@@ -7,15 +7,15 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::protocol::{Failure, FailureClass};
-use super::workspace::Live;
 use bytes::Bytes;
 
+use super::protocol::{Failure, FailureClass};
+use super::workspace::Live;
 use super::{Daemon, convert, moving, prepare};
 use crate::git::gitdir::Objects;
 use crate::index::diff::Leaf;
 use crate::index::generation::{self, Commit};
-use crate::index::overlay::reconcile::Rule;
+use crate::index::overlay::reconcile::{Planned, Rule};
 use crate::index::overlay::settle::{As, Now};
 use crate::index::switching::{Kept, Local};
 use crate::index::view::View;
@@ -30,22 +30,26 @@ impl Daemon {
         self.settle(live)
     }
 
-    /// Publishes `commit` and shows it, but for the paths in `keep`. Files that change by it show `at`.
+    /// Publishes `commit` and shows it, but for the paths in `keep`. Files that change by it show `at`. Refused if somebody
+    /// changed one of the `planned` paths since the plan was made: what is saved is kept.
     pub(super) fn move_base(
         &self,
         live: &Live,
         commit: &Commit,
         keep: &BTreeMap<Vec<u8>, Kept>,
+        planned: Planned<'_>,
         at: moving::Stamp,
     ) -> Result<(), Failure> {
         let at = Stamp { seconds: at.0.into(), nanos: at.1 };
-        self.publish_moved(live, commit, "switch", Rule::Follow { keep, at })
+        self.publish_moved(live, commit, "switch", Rule::Follow { keep, at, planned: Some(planned) })
     }
 
-    /// Every path that differs from what the workspace's generation says, as the plan of a switch wants it.
-    pub(super) fn locally_changed(&self, live: &Live) -> Result<BTreeMap<Vec<u8>, Local>, Failure> {
+    /// Every path that differs from what the workspace's generation says, as the plan of a switch wants it, and the first
+    /// change that may not be among them.
+    pub(super) fn locally_changed(&self, live: &Live) -> Result<(BTreeMap<Vec<u8>, Local>, u64), Failure> {
         let shown = shown(live)?;
         self.settle(live)?;
+        let since = shown.overlay.mark();
         let differences = shown.overlay.differences(&shown.view, live.fs().inodes())?;
         let local = |now: Option<Now>| match now {
             None => Local::Absent,
@@ -53,7 +57,7 @@ impl Daemon {
             Some(Now::Directory) => Local::Directory,
             Some(Now::Other) => Local::Other,
         };
-        Ok(differences.into_iter().map(|difference| (difference.path, local(difference.now))).collect())
+        Ok((differences.into_iter().map(|difference| (difference.path, local(difference.now))).collect(), since))
     }
 
     /// Compares what changed lately with the base.

@@ -36,6 +36,7 @@ use crate::index::generation::Commit;
 use crate::index::ino::Ino;
 use crate::index::overlay::changes::Point;
 use crate::index::switching::{self, Plan, Refused, Situation};
+use crate::index::overlay::reconcile::Planned;
 use crate::store::{
     Depth, EntryKind, Generation, GenerationRecord, ObjectIdText, Repository, Switching, Workspace, WorkspaceState,
 };
@@ -140,7 +141,7 @@ impl Daemon {
         }
         let staged = self.staged(old.as_ref(), scene.record.tree.0)?;
         let changed = diff::leaves(&self.store, scene.record.tree.0, commit.tree)?;
-        let local = self.locally_changed(live)?;
+        let (local, since) = self.locally_changed(live)?;
         let plan = {
             let staged: BTreeMap<_, _> = staged.iter().map(|(path, found)| (path.clone(), as_staged(found))).collect();
             switching::plan(&Situation { changed: &changed, staged: &staged, local: &local })
@@ -153,7 +154,7 @@ impl Daemon {
         // From here on the intent decides what becomes of the prepared index.
         live.update(&self.store, |row| row.switching = Some(intent))?;
         prepared.keep();
-        let moved = self.move_base(live, &commit, &plan.keep, at);
+        let moved = self.move_base(live, &commit, &plan.keep, Planned { since, changes: &changed }, at);
         self.finish_switch(live)?;
         moved?;
         Ok((changed.len() as u64, plan.keep.len() as u64))

@@ -102,6 +102,7 @@ impl From<&OverlayError> for Errno {
             OverlayError::Unsupported => libc::EOPNOTSUPP,
             OverlayError::TooMuch => libc::ENOSPC,
             OverlayError::Stale => libc::ESTALE,
+            OverlayError::Changed(_) => libc::EBUSY,
             OverlayError::Io(error) => error.raw_os_error().unwrap_or(libc::EIO),
             OverlayError::Index(error) => return error.into(),
         })

@@ -74,6 +74,13 @@ impl Overlay {
         Ok((point, Changed::Paths(paths)))
     }
 
+    /// The sequence of the next change. From here on every write is a change, also to a file that was written to before.
+    pub fn mark(&self) -> u64 {
+        let mut state = self.state.write();
+        state.reported.clear();
+        state.log.sequence()
+    }
+
     /// The present point, without asking for changes.
     pub fn point(&self) -> Point {
         let state = self.state.read();

@@ -81,6 +81,9 @@ pub enum OverlayError {
     /// The inode is gone.
     #[error("stale inode")]
     Stale,
+    /// Changed since it was decided what becomes of it.
+    #[error("{} was changed meanwhile", String::from_utf8_lossy(.0))]
+    Changed(Vec<u8>),
     /// A plain file beside the store failed.
     #[error("{0}")]
     Io(#[from] io::Error),

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use gix::ObjectId;
 
-use super::{Defaults, Ground, Outcome, Overlay, State, base_mode, now};
+use super::{Defaults, Ground, Outcome, Overlay, OverlayError, State, base_mode, now};
+use crate::index::diff::Sides;
 use crate::index::ino::Ino;
 use crate::index::switching::Kept;
 use crate::index::view::View;
@@ -29,7 +30,18 @@ pub enum Rule<'a> {
         keep: &'a BTreeMap<Vec<u8>, Kept>,
         /// When.
         at: Stamp,
+        /// What `keep` was worked out from.
+        planned: Option<Planned<'a>>,
     },
+}
+
+/// What a plan was made from. A path that it changes must not have been changed since by anybody else.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned<'a> {
+    /// The first change that was not looked at ([`Overlay::mark`]).
+    pub since: u64,
+    /// The paths that the plan changes.
+    pub changes: &'a BTreeMap<Vec<u8>, Sides>,
 }
 
 /// What the kernel has to forget.
@@ -60,6 +72,9 @@ impl Overlay {
         // Publishing ends the write-ahead files that have these bytes.
         self.release_all()?;
         let mut state = self.state.write();
+        if let Rule::Follow { planned: Some(planned), .. } = rule {
+            state.check_unchanged(planned)?;
+        }
         self.release_rest(&mut state)?;
         let mut work = Work::new(&mut state, view, ground, &self.defaults, rule);
         work.directory(Ino::ROOT, Some(view.generation().tree.0), Some(record.tree.0))?;
@@ -89,6 +104,28 @@ impl Overlay {
         }
         state.listings.clear();
         Ok(state.log.apply(Change { nodes: nodes.into_iter().collect(), ..change })?)
+    }
+}
+
+impl State {
+    /// Fails with the first path of a plan that was changed after the plan was made.
+    fn check_unchanged(&self, planned: Planned<'_>) -> Outcome<()> {
+        let Some(paths) = self.log.changed_since(planned.since)? else {
+            return Err(OverlayError::Changed(Vec::new()));
+        };
+        for path in paths {
+            let path = path.strip_suffix(b"/").unwrap_or(&path);
+            let beneath = [path, b"/"].concat();
+            let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| &path[..end]);
+            let mut outer = slashes.chain([path]);
+            let inner = planned.changes.range(beneath.clone()..).next();
+            if outer.any(|path| planned.changes.contains_key(path))
+                || inner.is_some_and(|(inner, _)| inner.starts_with(&beneath))
+            {
+                return Err(OverlayError::Changed(path.to_vec()));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -449,6 +486,9 @@ impl<'a> Work<'a> {
         let Some((kind, id)) = new else { return self.bind(parent, name, None) };
         let number = Ino::of(parent, name, kind, &id);
         if kind == EntryKind::Directory {
+            if self.hidden(&id)? {
+                return self.bind(parent, name, Some(Binding::Whiteout));
+            }
             // Bindings left from before would hide it.
             self.bind(parent, name, None)?;
             if self.is_taken(number)? {
@@ -478,6 +518,27 @@ impl<'a> Work<'a> {
         self.bind(parent, name, Some(binding))
     }
 
+    /// Whether everything in `tree`, which is at the present path, is kept absent: Git leaves no directory then.
+    fn hidden(&self, tree: &ObjectId) -> Outcome<bool> {
+        let Rule::Follow { keep, .. } = self.rule else { return Ok(false) };
+        let prefix = [&self.path[..], b"/"].concat();
+        if keep.range(prefix.clone()..).next().is_none_or(|(path, _)| !path.starts_with(&prefix)) {
+            return Ok(false);
+        }
+        let mut open = vec![(prefix, *tree)];
+        while let Some((prefix, tree)) = open.pop() {
+            for entry in self.view.directory(&tree)?.listing().iter() {
+                let path = [&prefix[..], entry.name].concat();
+                if entry.kind == EntryKind::Directory {
+                    open.push(([&path[..], b"/"].concat(), entry.id));
+                } else if !keep.contains_key(&path) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Whether another file has that number, or had it and is still open.
     fn is_taken(&self, number: Ino) -> Outcome<bool> {
         let drafted = self.nodes.get(&number.0);
@@ -486,9 +547,6 @@ impl<'a> Work<'a> {
         Ok(stored || open || matches!(drafted, Some(Some(_))))
     }
 
-            if self.hidden(&id)? {
-                return self.bind(parent, name, Some(Binding::Whiteout));
-            }
     fn bind(&mut self, parent: Ino, name: &[u8], binding: Option<Binding>) -> Outcome<Option<Binding>> {
         if binding.is_some() {
             self.hold()?;
@@ -517,27 +575,6 @@ impl<'a> Work<'a> {
         Ok(bindings)
     }
 }
-
-    /// Whether everything in `tree`, which is at the present path, is kept absent: Git leaves no directory then.
-    fn hidden(&self, tree: &ObjectId) -> Outcome<bool> {
-        let Rule::Follow { keep, .. } = self.rule else { return Ok(false) };
-        let prefix = [&self.path[..], b"/"].concat();
-        if keep.range(prefix.clone()..).next().is_none_or(|(path, _)| !path.starts_with(&prefix)) {
-            return Ok(false);
-        }
-        let mut open = vec![(prefix, *tree)];
-        while let Some((prefix, tree)) = open.pop() {
-            for entry in self.view.directory(&tree)?.listing().iter() {
-                let path = [&prefix[..], entry.name].concat();
-                if entry.kind == EntryKind::Directory {
-                    open.push(([&path[..], b"/"].concat(), entry.id));
-                } else if !keep.contains_key(&path) {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
-    }
 
 fn fresh(defaults: &Defaults, mode: u32, content: Content) -> Node {
     let Defaults { uid, gid, time } = *defaults;

@@ -487,7 +487,7 @@ proptest! {
         let at = Stamp { seconds: 9, nanos: 0 };
         for base in [&second, &third, &first, &second] {
             bench.model();
-            bench.reconcile(base, Rule::Follow { keep: &nothing, at });
+            bench.reconcile(base, Rule::Follow { keep: &nothing, at, planned: None });
             let mut expected = base.clone();
             expected.insert("local".into(), Some(extra));
             prop_assert_eq!(bench.model(), expected);
