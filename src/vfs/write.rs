@@ -107,6 +107,9 @@ impl Fs {
                 Answer::wait(async move {
                     let size = wanted.size.unwrap_or(0);
                     fs.with_own_bytes(&shown, ino, |overlay| Ok(overlay.truncate(&fs.inodes, ino, size)?)).await?;
+                    // As for taking over: the generation of now.
+                    let _held = fs.hold();
+                    let shown = fs.shown()?.ok_or(Errno::EIO)?;
                     fs.finish_setattr(&shown, ino, &wanted)
                 })
             }
@@ -250,7 +253,8 @@ impl Fs {
             shown.overlay.abandon(number);
             return Err(errno);
         }
-        // The workspace may show another generation by now.
+        // The workspace may show another generation by now, and must not get one in between.
+        let _held = self.hold();
         let shown = self.shown()?.ok_or(Errno::EIO)?;
         shown.overlay.take_over(&shown.view, &self.inodes, ino, number)?;
         Ok(())
