@@ -11,6 +11,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -35,8 +36,8 @@ use crate::index::diff::{self, Leaf};
 use crate::index::generation::Commit;
 use crate::index::ino::Ino;
 use crate::index::overlay::changes::Point;
-use crate::index::switching::{self, Plan, Refused, Situation};
 use crate::index::overlay::reconcile::Planned;
+use crate::index::switching::{self, Plan, Refused, Situation};
 use crate::store::{
     Depth, EntryKind, Generation, GenerationRecord, ObjectIdText, Repository, Switching, Workspace, WorkspaceState,
 };
@@ -149,7 +150,8 @@ impl Daemon {
         if !plan.refused.is_empty() {
             return Err(would_lose(&plan.refused, &meant.named));
         }
-        let work = NewIndex { scene, commit: &commit, old: old.as_ref(), staged: &staged, plan: &plan, at };
+        let written = std::fs::metadata(scene.admin.join("index")).map_or(0, |index| index.mtime());
+        let work = NewIndex { scene, commit: &commit, old: old.as_ref(), staged: &staged, plan: &plan, at, written };
         self.write_index(&work, &prepared)?;
         // From here on the intent decides what becomes of the prepared index.
         live.update(&self.store, |row| row.switching = Some(intent))?;
@@ -341,6 +343,7 @@ impl Daemon {
         };
         for (path, leaf) in &plan.staged {
             let entry = work.staged.get(path).and_then(|found| found.index);
+            let entry = entry.map(|entry| IndexEntry { stat: doubtful(entry.stat, work.written), ..entry });
             staged.entries.insert(path.clone(), leaf.map(|leaf| staged_entry(leaf, entry)));
         }
         let (cursor, inos) = (Cell::new(0), RefCell::default());
@@ -380,7 +383,7 @@ impl Daemon {
         let before = work.old.and_then(|old| old.next_at(&mut at, request.path));
         cursor.set(at);
         match before.filter(|before| (before.kind, before.id) == (request.kind, *request.id)) {
-            Some(before) => before.stat,
+            Some(before) => doubtful(before.stat, work.written),
             // No size: whenever Git doubts such an entry, it looks at the file. A write within the second of the switch, which
             // left size and time as they are to the second, would go unseen otherwise: Git's own precaution (racy-git)
             // compares with the time of the index, which is younger.
@@ -397,6 +400,14 @@ struct NewIndex<'a> {
     staged: &'a BTreeMap<Vec<u8>, Difference>,
     plan: &'a Plan,
     at: Stamp,
+    /// When the old index was written, in seconds.
+    written: i64,
+}
+
+/// The stat data of an entry in a younger index than the one of `written`, in seconds: an entry that Git did not believe
+/// there loses its size, so that it is not believed now (racy-git, as Git does when it writes an index).
+fn doubtful(stat: Stat, written: i64) -> Stat {
+    if i64::from(stat.mtime.0) >= written { Stat { size: 0, ..stat } } else { stat }
 }
 
 fn as_staged(found: &Difference) -> switching::Staged {
