@@ -76,7 +76,8 @@ fn tree(store: &Store, model: &Model, prefix: &str) -> Option<ObjectId> {
     if entries.is_empty() && !prefix.is_empty() {
         return None;
     }
-    let text: String = entries.iter().map(|(name, kind, id)| format!("{name} {kind:?} {id}\n")).collect();
+    let text: Vec<String> = entries.iter().map(|(name, kind, id)| format!("{name} {kind:?} {id}\n")).collect();
+    let text = text.concat();
     let id = object_id(format!("tree {text}").as_bytes());
     let packed = entries
         .iter()
@@ -221,14 +222,13 @@ impl Bench {
 
     fn write(&self, path: &str, content: u8) -> Result<(), OverlayError> {
         let (parent, name) = self.at(path).ok_or(OverlayError::NotFound)?;
-        let ino = match self.look(parent, name) {
-            Some(ino) => ino,
-            None => {
-                let new = New { mode: libc::S_IFREG | 0o644, uid: 0, gid: 0, rdev: 0, target: None };
-                let (ino, _) = self.overlay.make(&self.view, &self.known, parent, name.as_bytes(), new)?;
-                self.known.moved(ino, parent, name.as_bytes());
-                ino
-            }
+        let ino = if let Some(ino) = self.look(parent, name) {
+            ino
+        } else {
+            let new = New { mode: libc::S_IFREG | 0o644, uid: 0, gid: 0, rdev: 0, target: None };
+            let (ino, _) = self.overlay.make(&self.view, &self.known, parent, name.as_bytes(), new)?;
+            self.known.moved(ino, parent, name.as_bytes());
+            ino
         };
         if self.overlay.node(ino)?.is_none_or(|node| !matches!(node.content, Content::File(_))) {
             self.overlay.empty(&self.view, &self.known, ino)?;
