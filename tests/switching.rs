@@ -311,39 +311,42 @@ fn read_kept(file: &mut File, wanted: &[u8], path: &Path) -> Result<(), String> 
 }
 
 /// Reads one path after the other until told to stop, some through descriptors that stay open over several switches.
-fn reader(seed: usize, mount: &Path, stop: &AtomicBool, seen: &[AtomicU64; 2]) -> Result<(), String> {
+fn reader(number: usize, mount: &Path, stop: &AtomicBool, found: &[AtomicU64; 2]) -> Result<(), String> {
     let versions: Vec<[Vec<u8>; 2]> =
         (0..FILES).map(|number| [version(number, false), version(number, true)]).collect();
     let mut kept: Vec<(File, Vec<u8>, PathBuf)> = Vec::new();
-    let mut step = seed * 7;
+    let mut turn = number * 7;
     while !stop.load(Ordering::Relaxed) {
-        step += 1;
-        let number = (step * 31 + seed) % FILES;
-        let path = mount.join(file_name(number));
-        let which = read_whole(&path, &versions[number])?;
-        seen[which].fetch_add(1, Ordering::Relaxed);
+        turn += 1;
+        let file_number = (turn * 31 + number) % FILES;
+        let path = mount.join(file_name(file_number));
+        let which = read_whole(&path, &versions[file_number])?;
+        found[which].fetch_add(1, Ordering::Relaxed);
         let size = fs::metadata(&path).map_err(|error| format!("stat {}: {error}", path.display()))?.len();
-        if !versions[number].iter().any(|version| version.len() as u64 == size) {
+        if !versions[file_number].iter().any(|version| version.len() as u64 == size) {
             return Err(format!("{}: a size of {size}, which neither version has", path.display()));
         }
-        if step % 5 == 0 {
+        if turn.is_multiple_of(5) {
             let mut file = File::open(&path).map_err(|error| format!("open: {error}"))?;
             let mut bytes = Vec::new();
             // Half of them are read for the first time much later, when the branch may be another one.
-            if step % 2 == 0 {
+            if turn.is_multiple_of(2) {
                 file.read_to_end(&mut bytes).map_err(|error| format!("read {}: {error}", path.display()))?;
             } else {
                 let size = file.metadata().map_err(|error| format!("fstat: {error}"))?.len();
-                bytes =
-                    versions[number].iter().find(|version| version.len() as u64 == size).cloned().unwrap_or_default();
+                bytes = versions[file_number]
+                    .iter()
+                    .find(|version| version.len() as u64 == size)
+                    .cloned()
+                    .unwrap_or_default();
             }
-            if !versions[number].contains(&bytes) {
+            if !versions[file_number].contains(&bytes) {
                 return Err(format!("{}: {} bytes that are neither version", path.display(), bytes.len()));
             }
             kept.push((file, bytes, path));
         }
         if kept.len() > 24 {
-            let at = step % kept.len();
+            let at = turn % kept.len();
             let (mut file, bytes, path) = kept.swap_remove(at);
             read_kept(&mut file, &bytes, &path)?;
         }
@@ -383,12 +386,12 @@ fn writer(seed: usize, mount: &Path, stop: &AtomicBool) -> Result<(), String> {
     let (temporary, appended) = (directory.join(format!("own{seed}~")), directory.join(format!("own{seed}.log")));
     let mut log = Vec::new();
     let fail = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-    for round in 0_u64.. {
+    for round in 0_usize.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let bytes = noise(round + 1000 * seed as u64, 100 + (round as usize * 977) % 60_000);
-        if round % 2 == 0 {
+        let bytes = noise((round + 1000 * seed) as u64, 100 + (round * 977) % 60_000);
+        if round.is_multiple_of(2) {
             fs::write(&temporary, &bytes).map_err(fail("write"))?;
             fs::rename(&temporary, &path).map_err(fail("rename"))?;
         } else {
@@ -553,7 +556,7 @@ fn a_daemon_killed_while_git_writes_leaves_files_and_status_true() {
     let admin = PathBuf::from(git(&["rev-parse", "--absolute-git-dir"]));
     let mut interrupted = 0;
     for round in 0..30_u64 {
-        git(&["switch", "-q", "-f", if round % 2 == 0 { "main" } else { "next" }]);
+        git(&["switch", "-q", "-f", if round.is_multiple_of(2) { "main" } else { "next" }]);
         let base = round % 2 != 0;
         write(&busy.mount, "mine/untracked", format!("untracked {round}\n"));
         write(&busy.mount, "same", format!("edited {round}\n"));
@@ -723,7 +726,7 @@ fn open_files_of_running_programs_when_the_daemon_dies() {
     eventually(Duration::from_secs(10), "mounted again", || busy.fixture.is_mounted(&busy.mount));
     check_descriptors(&mut writing, "with another daemon");
     let logged = fs::read_to_string(&log).expect("opens anew");
-    let wanted: String = (0..acknowledged).map(|number| format!("{number:08}\n")).collect();
+    let wanted = (0..acknowledged).map(|number| format!("{number:08}\n")).collect::<Vec<_>>().concat();
     // The one that failed may have arrived; none that succeeded may be missing.
     assert!(logged.starts_with(&wanted), "{} acknowledged bytes, {} found", wanted.len(), logged.len());
     assert!(logged.len() <= wanted.len() + 9, "{} acknowledged bytes, {} found", wanted.len(), logged.len());
