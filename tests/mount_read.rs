@@ -99,7 +99,8 @@ fn stock_git_works_inside() {
     let Some(fixture) = Fixture::new() else { return };
     let source = fixture.path("source");
     repos::generated(&source, "sha1");
-    let mount = fixture.mount(text(&source), "m");
+    let mount = fixture.path("m");
+    fixture.ok(&["mount", text(&source), text(&mount), "--depth", "1"]);
     let same = |args: &[&str]| {
         assert_eq!(fixture.git_out(&mount, args), common::git_out(&source, args), "git {args:?}");
     };
@@ -175,11 +176,12 @@ fn numbers_and_times_outlive_remount_and_restart() {
 }
 
 #[test]
-fn belongs_to_the_user_and_cannot_be_written() {
+fn belongs_to_the_user_and_cannot_be_written_when_mounted_so() {
     let Some(fixture) = Fixture::new() else { return };
     let source = fixture.path("source");
     repos::small(&source);
-    let mount = fixture.mount(text(&source), "m");
+    let mount = fixture.path("m");
+    fixture.ok(&["mount", text(&source), text(&mount), "--read-only"]);
     let file = mount.join("a.txt");
     let meta = fs::metadata(&file).expect("the file is there");
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
@@ -211,7 +213,9 @@ fn tells_about_the_file_system_and_the_objects() {
     let source = fixture.path("served/wide");
     repos::wide(&source, 20);
     let daemon = GitDaemon::serve(&fixture.path("served"));
-    let mount = fixture.mount(&daemon.url("wide"), "m");
+    let mount = fixture.path("m");
+    // Without the rest of the history, which would be fetched while this counts.
+    fixture.ok(&["mount", &daemon.url("wide"), text(&mount), "--depth", "1"]);
     let stat = rustix::fs::statvfs(&mount).expect("statfs answers");
     assert_eq!(stat.f_namemax, 255);
     assert!(stat.f_bsize > 0 && stat.f_blocks > 0, "{} blocks of {}", stat.f_blocks, stat.f_bsize);
