@@ -84,7 +84,7 @@ TOML
   # Debian's name for the group of nobody is not everybody's.
   getent group nogroup >/dev/null || sed -i 's/"nogroup"/"nobody"/' "$work/pjdfstest.toml"
   # Its exit code says whether anything failed; what failed is judged here.
-  NO_COLOR=1 "$tools/bin/pjdfstest" -c "$work/pjdfstest.toml" -p "$place/pjdfstest" >"$work/report" 2>&1 || true
+  NO_COLOR=1 "$tools/bin/pjdfstest" -c "$work/pjdfstest.toml" -p "$place/pjdfstest" >"$work/report" 2>"$work/complaints" || true
   judge "$work/report"
 }
 
@@ -92,7 +92,7 @@ TOML
 judge() {
   if ! tail -n 1 "$1" | grep -q '^Summary: .* total$'; then
     echo "pjdfstest did not come to its end:" >&2
-    tail -n 20 "$1" >&2
+    tail -n 20 "$1" "$work/complaints" >&2
     return 1
   fi
   sed -nE 's/^([a-z0-9_:]+) +FAILED$/\1/p' "$1" | sort >"$work/failed"
