@@ -64,6 +64,8 @@ impl Attr {
             mtime: node.mtime,
             ctime: node.ctime,
         });
+        // Only the root is bound nowhere and there.
+        let removed = node.links.is_empty() && ino != Ino::ROOT;
         Self {
             ino,
             mode: node.mode,
@@ -71,7 +73,7 @@ impl Attr {
             gid: node.gid,
             size: measured.size,
             blocks: measured.blocks,
-            nlink: node.nlink(),
+            nlink: if removed { 0 } else { node.nlink() },
             rdev: node.rdev,
             atime: measured.atime,
             mtime: measured.mtime,

@@ -43,17 +43,13 @@ impl Fs {
         let (ino, node) = shown.overlay.make(&shown.view, &self.inodes, parent, name, new)?;
         self.inodes.look_up_bound(ino, parent, name, bound(&node));
         // Nothing was written to it yet: it is what its node says.
-        let plain = Measured {
-            size: match &node.content {
-                Content::Target(target) => target.len() as u64,
-                _ if node.is_directory() => 4096,
-                _ => 0,
-            },
-            blocks: 0,
-            atime: node.atime,
-            mtime: node.mtime,
-            ctime: node.ctime,
+        let size = match &node.content {
+            Content::Target(target) => target.len() as u64,
+            _ if node.is_directory() => 4096,
+            _ => 0,
         };
+        let plain =
+            Measured { size, blocks: size.div_ceil(512), atime: node.atime, mtime: node.mtime, ctime: node.ctime };
         Ok(Attr::node(ino, &node, Some(plain), 0))
     }
 
