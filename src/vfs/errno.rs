@@ -12,6 +12,8 @@ use crate::store::{StoreError, StoreErrorKind};
 pub struct Errno(pub i32);
 
 impl Errno {
+    /// Not permitted.
+    pub const EPERM: Self = Self(libc::EPERM);
     /// No such entry.
     pub const ENOENT: Self = Self(libc::ENOENT);
     /// Not a directory.

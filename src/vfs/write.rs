@@ -133,7 +133,7 @@ impl Fs {
         }
         match self.bytes_of(shown, ino)? {
             Bytes::File => return Ok(shown.overlay.truncate(&self.inodes, ino, size)?),
-            Bytes::Held(_) => return Err(Errno::EINVAL),
+            Bytes::Held(_) => return Err(Errno::EPERM),
             Bytes::Blob(_) if size == 0 => shown.overlay.empty(&shown.view, &self.inodes, ino)?,
             Bytes::Blob(_) => return Ok(false),
         }
@@ -223,7 +223,7 @@ impl Fs {
             let _turn = turn.lock().await;
             match self.bytes_of(shown, ino)? {
                 Bytes::File => Ok(()),
-                Bytes::Held(_) => Err(Errno::EINVAL),
+                Bytes::Held(_) => Err(Errno::EPERM),
                 Bytes::Blob(id) => self.copy_blob(shown, ino, id).await,
             }
         };

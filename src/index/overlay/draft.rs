@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::names::check_name;
 use super::{Defaults, Found, Ground, Outcome, OverlayError, State, base_mode};
 use crate::index::ino::Ino;
 use crate::index::view::View;
@@ -65,8 +66,13 @@ impl<'a> Draft<'a> {
             self.nodes.insert(ino.0, Some(Node::clone(&node)));
             return self.drafted(ino);
         }
+        let place = self.ground.place(ino);
+        if let Some((parent, name)) = &place {
+            // The root's `.git` is neither the base's nor the user's: it must not be taken for a directory.
+            check_name(*parent, name)?;
+        }
         let Some((kind, id)) = self.ground.blob(ino) else { return self.directory(ino) };
-        let (parent, name) = self.ground.place(ino).ok_or(OverlayError::Stale)?;
+        let (parent, name) = place.ok_or(OverlayError::Stale)?;
         // What the kernel holds of a generation that is gone has no name to be changed under.
         match self.find(parent, &name)? {
             Found::Base { id: now, .. } if now == id => {}
