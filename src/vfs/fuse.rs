@@ -633,8 +633,19 @@ fn reply_empty(reply: ReplyEmpty, result: Result<(), Errno>) {
 
 fn stamp(time: TimeOrNow) -> Stamp {
     match time {
-        TimeOrNow::SpecificTime(time) => stamp_of(time),
+        TimeOrNow::SpecificTime(time) => given(time),
         TimeOrNow::Now => now(),
+    }
+}
+
+/// A time as the kernel gave it. fuser subtracts the nanoseconds of times before 1970, which count forward.
+fn given(time: SystemTime) -> Stamp {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(_) => stamp_of(time),
+        Err(before) => {
+            let before = before.duration();
+            Stamp { seconds: -before.as_secs().cast_signed(), nanos: before.subsec_nanos() }
+        }
     }
 }
 

@@ -5,11 +5,10 @@
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use gix::ObjectId;
 
-use super::attr::{Attr, stamp_of};
+use super::attr::Attr;
 use super::errno::Errno;
 use super::ops::{Answer, Bytes, Found, Fs, Shown, bound};
 use crate::index::ino::Ino;
@@ -18,7 +17,7 @@ use crate::index::overlay::attributes::{Presence, Set};
 use crate::index::overlay::content::Measured;
 use crate::index::overlay::names::New;
 use crate::index::overlay::rename::{At, Existing};
-use crate::store::overlay::{Content, Stamp};
+use crate::store::overlay::Content;
 
 /// Bytes copied at a time when a file is taken over: a few frames of the store.
 const COPY_BYTES: usize = 1 << 20;
@@ -30,11 +29,6 @@ pub struct Wanted {
     pub set: Set,
     /// Length in bytes.
     pub size: Option<u64>,
-}
-
-/// A time as the kernel gives it.
-pub fn given(time: Option<SystemTime>) -> Option<Stamp> {
-    time.map(stamp_of)
 }
 
 impl Fs {
