@@ -103,6 +103,7 @@ impl From<&OverlayError> for Errno {
             OverlayError::NoData => libc::ENODATA,
             OverlayError::Unsupported => libc::EOPNOTSUPP,
             OverlayError::TooMuch => libc::ENOSPC,
+            OverlayError::TooManyLinks => libc::EMLINK,
             OverlayError::Stale => libc::ESTALE,
             OverlayError::Changed(_) => libc::EBUSY,
             OverlayError::Io(error) => error.raw_os_error().unwrap_or(libc::EIO),

@@ -75,9 +75,12 @@ pub enum OverlayError {
     /// Attributes of that kind are not kept.
     #[error("not supported")]
     Unsupported,
-    /// More than is kept of one file: extended attributes, links.
+    /// More extended attributes than are kept of one file.
     #[error("too much for one file")]
     TooMuch,
+    /// More names than one file may have.
+    #[error("too many links")]
+    TooManyLinks,
     /// The inode is gone.
     #[error("stale inode")]
     Stale,

@@ -98,7 +98,7 @@ impl Overlay {
             return Err(OverlayError::NotFound);
         }
         if node.links.len() >= LINK_MAX {
-            return Err(OverlayError::TooMuch);
+            return Err(OverlayError::TooManyLinks);
         }
         node.links.push((parent.0, Box::from(name)));
         node.ctime = now;
