@@ -102,6 +102,9 @@ impl Overlay {
         if !name.starts_with(b"user.") {
             return Err(OverlayError::Unsupported);
         }
+        if name == b"user." {
+            return Err(OverlayError::Invalid);
+        }
         self.change_xattrs(view, ground, ino, |node| {
             let place = node.xattrs.binary_search_by(|(known, _)| (**known).cmp(name));
             match (place, presence) {
