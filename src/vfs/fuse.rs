@@ -309,7 +309,9 @@ impl Filesystem for Adapter {
             Ok(disk) => {
                 let (size, fragment) = (u32::try_from(disk.f_bsize), u32::try_from(disk.f_frsize));
                 let (size, fragment) = (size.unwrap_or(4096), fragment.unwrap_or(4096));
-                reply.statfs(disk.f_blocks, disk.f_bfree, disk.f_bavail, files, 0, size, 255, fragment);
+                // As many files can be made as the disk can hold: each that is written to is one there.
+                let (free, files) = (disk.f_favail, files.saturating_add(disk.f_favail));
+                reply.statfs(disk.f_blocks, disk.f_bfree, disk.f_bavail, files, free, size, 255, fragment);
             }
             Err(errno) => reply.error(errno.into()),
         }
