@@ -361,8 +361,10 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let set = Set { mode, uid, gid, atime: atime.map(stamp), mtime: mtime.map(stamp) };
-        // What the kernel leaves to us: another owner, or a cut by somebody without privilege, takes set-user-ID away.
-        let drops = mode.is_none() && (uid.is_some() || gid.is_some() || (size.is_some() && request.uid() != 0));
+        // What the kernel leaves to us: another owner, or a cut by somebody without privilege, takes set-user-ID away. So does
+        // what is left of a request for that alone: nothing.
+        let asked = uid.is_some() || gid.is_some() || (size.is_none() && set.is_empty());
+        let drops = mode.is_none() && (asked || (size.is_some() && request.uid() != 0));
         self.answer(
             request,
             move |fs, shown| {

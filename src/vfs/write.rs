@@ -135,9 +135,8 @@ impl Fs {
     }
 
     fn finish_setattr(&self, shown: &Shown, ino: Ino, wanted: &Wanted) -> Result<Found, Errno> {
-        let Set { mode, uid, gid, atime, mtime } = wanted.set;
-        let nothing = mode.is_none() && uid.is_none() && gid.is_none() && atime.is_none() && mtime.is_none();
-        if !nothing {
+        // To ask for nothing, as chown(2) with two times -1 does, still is a change.
+        if wanted.size.is_none() || !wanted.set.is_empty() {
             shown.overlay.set(&shown.view, &self.inodes, ino, &wanted.set)?;
         }
         self.weighed(shown, ino)?.ok_or(Errno::ESTALE)

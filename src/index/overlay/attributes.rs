@@ -32,6 +32,14 @@ pub struct Set {
     pub mtime: Option<Stamp>,
 }
 
+impl Set {
+    /// Whether everything stays.
+    pub fn is_empty(&self) -> bool {
+        let Self { mode, uid, gid, atime, mtime } = self;
+        mode.is_none() && uid.is_none() && gid.is_none() && atime.is_none() && mtime.is_none()
+    }
+}
+
 /// Whether an extended attribute has to be there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
