@@ -12,7 +12,8 @@
 //! ```text
 //! larder-names/full/xx/…   the names
 //! larder-names/empty/      nothing
-//! larder-names/current     → full or empty; objects/info/alternates names it
+//! larder-names/current     → full or empty
+//! larder-names/odb/xx      → ../current/xx; objects/info/alternates names odb, whose path Git resolves when it starts
 //! larder-names/stub.N      symbolic links that lead nowhere, each with some ten thousand names
 //! ```
 
@@ -31,7 +32,7 @@ use super::files::read_small;
 const LINKS: u64 = 30_000;
 
 /// The line in `objects/info/alternates`; relative to `objects`.
-const ALTERNATE: &str = "../larder-names/current";
+const ALTERNATE: &str = "../larder-names/odb";
 
 /// Longest `alternates` that is read.
 const ALTERNATES_BYTES: u64 = 1 << 20;
@@ -47,9 +48,18 @@ impl Names {
     /// Makes what is missing of the directory; nothing is shown.
     pub fn open(common: &Path) -> Result<Self, GitdirError> {
         let directory = common.join("larder-names");
-        for sub in (0..=255_u8).map(|byte| format!("full/{byte:02x}")).chain(["empty".to_owned()]) {
+        for sub in (0..=255_u8).map(|byte| format!("full/{byte:02x}")).chain(["empty".into(), "odb".into()]) {
             let path = directory.join(sub);
             fs::create_dir_all(&path).map_err(GitdirError::io(&path))?;
+        }
+        for byte in 0..=255_u8 {
+            let path = directory.join(format!("odb/{byte:02x}"));
+            match symlink(format!("../current/{byte:02x}"), &path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(GitdirError::io(&path)(error));
+                }
+                _ => {}
+            }
         }
         let names = Self { directory, stub: Mutex::new((0, LINKS)) };
         names.show(false)?;
@@ -133,7 +143,7 @@ mod tests {
         let names = Names::open(common.path()).expect("opened");
         let id = ObjectId::from_bytes_or_panic(&[0xab; 20]);
         names.add([&id, &id]).expect("added");
-        let path = common.path().join("larder-names/current").join("ab").join("ab".repeat(19));
+        let path = common.path().join("larder-names/odb/ab").join("ab".repeat(19));
         assert!(path.symlink_metadata().is_err(), "hidden");
         names.show(true).expect("shown");
         assert!(path.symlink_metadata().is_ok());
@@ -143,6 +153,6 @@ mod tests {
         assert!(names.remove(&id));
         assert!(!names.remove(&id));
         let alternates = fs::read_to_string(common.path().join("objects/info/alternates")).expect("read");
-        assert_eq!(alternates, "../larder-names/current\n");
+        assert_eq!(alternates, "../larder-names/odb\n");
     }
 }
