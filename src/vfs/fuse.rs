@@ -203,7 +203,7 @@ impl Filesystem for Adapter {
             request,
             move |fs, shown| match fs.getattr(shown, ino) {
                 // The kernel checks permissions: who opens a file is not told its size by that.
-                Answer::Wait(_) if opens(pid) => {
+                Answer::Wait(_) if fs.is_writer(pid) || opens(pid) => {
                     Answer::Ready(fs.attr_without_size(shown, ino).map(|attr| Found { attr, sized: false }))
                 }
                 Answer::Ready(result) => Answer::Ready(result.map(|attr| Found { attr, sized: true })),

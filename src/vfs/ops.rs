@@ -5,7 +5,7 @@
 //! is not known yet, the answer says so and the kernel asks again with
 //! [`Fs::getattr`], which resolves the whole directory at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -140,6 +140,8 @@ pub struct Fs {
     /// Held shared from when an answer is worked out until it is sent, exclusively while a workspace gets another
     /// generation: so what is invalidated afterwards was sent before. First in the order of locks.
     moving: RwLock<()>,
+    /// Git commands that look at files only to see whether they are there and unchanged.
+    writers: RwLock<HashSet<u32>>,
     /// One at a time takes a file over: inode → its turn.
     pub(super) copying: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
     // Where the cache is: its disk is what `df` is told.
@@ -156,6 +158,7 @@ impl Fs {
             inodes: Inodes::new(What::Gitfile),
             gate,
             moving: RwLock::new(()),
+            writers: RwLock::default(),
             copying: Mutex::default(),
             home,
             sizes_in_a_row: SizesInARow::default(),
@@ -171,6 +174,22 @@ impl Fs {
     pub fn moved<T>(&self, change: impl FnOnce(&Inodes) -> T) -> T {
         let _alone = self.moving.write();
         change(&self.inodes)
+    }
+
+    /// The process `pid` is a Git command that writes trees, until [`Self::writer_ended`].
+    pub fn writer_began(&self, pid: u32) {
+        self.writers.write().insert(pid);
+    }
+
+    /// It ended.
+    pub fn writer_ended(&self, pid: u32) {
+        self.writers.write().remove(&pid);
+    }
+
+    /// Whether `pid` is such a command. Before it replaces a file of the base it asks for its attributes, and what it
+    /// compares them with is an index that has no size either where the size is not known: nothing is fetched for that.
+    pub(super) fn is_writer(&self, pid: u32) -> bool {
+        self.writers.read().contains(&pid)
     }
 
     /// The inodes that the kernel knows.
