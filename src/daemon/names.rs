@@ -66,9 +66,8 @@ impl Daemon {
     pub(super) fn name_blobs(self: &Arc<Self>, live: &Arc<Live>) {
         let Some(shown) = live.shown() else { return };
         let tree = shown.view.generation().tree.0;
-        let named = self.repository_of(live).and_then(|repository| self.names_of(&repository));
-        let names = match named {
-            Ok(Some(names)) => names,
+        let names = match self.repository_of(live).and_then(|repository| self.names_of(&repository)) {
+            Ok(Some(found)) => found,
             Ok(None) => return,
             Err(failure) => return tracing::warn!("names of blobs: {failure}"),
         };
@@ -104,6 +103,7 @@ impl Daemon {
     /// Shows the names to the process `pid`, and whoever else looks meanwhile, until it ends.
     pub(super) fn show_names(self: &Arc<Self>, live: &Live, pid: u32) -> Result<(), Failure> {
         let Some(names) = self.names_of(&self.repository_of(live)?)? else { return Ok(()) };
+        let (fs, number) = (Arc::clone(live.fs()), pid);
         let failed =
             |error: std::io::Error| Failure::new(FailureClass::Other, format!("watching process {pid}: {error}"));
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
@@ -122,8 +122,10 @@ impl Daemon {
             names.names.show(true)?;
         }
         drop(state);
+        fs.writer_began(number);
         self.runtime.spawn(async move {
             let _ = process.readable().await;
+            fs.writer_ended(number);
             let mut state = names.state.lock();
             state.seeing -= 1;
             if state.seeing == 0
