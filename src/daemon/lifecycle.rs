@@ -14,6 +14,7 @@ use super::protocol::{Answer, Failure, FailureClass, MountRequest};
 use super::workspace::Live;
 use super::{Daemon, mounting, prepare, server, status, switch, worktree};
 use crate::git::url::RepoUrl;
+use crate::hydrate::{Class, Want};
 use crate::store::{ObjectIdText, Workspace, WorkspaceId, WorkspaceState};
 
 /// Sizes asked for in one request.

@@ -130,8 +130,9 @@ pub(super) fn with_spec<T, E>(
             .as_deref()
             .map_or_else(ExcludeFile::default, |path| ExcludeFile::read(path, repository_hash(record))),
         show_all: user.show_all_untracked,
-        // The hook reports every change, so Git need not read an ignore file before something changes beside it.
-        exclude_id: &|_, _| None,
+        // The hook reports every change, so Git need not read an ignore file before something changes beside it. The root's
+        // is told: Git would take it for new when it reads it, and look through the whole tree.
+        exclude_id: &|path, id| (path == b".gitignore").then_some(*id),
     };
     write(&IndexSpec {
         object_format: repository_hash(record),
