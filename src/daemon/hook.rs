@@ -36,24 +36,39 @@ pub fn answer(argv0: &OsStr, arguments: &[OsString]) -> Result<Vec<u8>, Failure>
 
 /// Commands that only read: they are not told of blobs that are not here ([`crate::git::gitdir::Names`]), and fetch those they
 /// need together.
-const READERS: [&str; 17] = [
+const READERS: [&str; 32] = [
+    "add",
     "archive",
     "blame",
+    "bundle",
     "cat-file",
+    "clean",
+    "clone",
     "describe",
     "diff",
     "diff-files",
     "diff-index",
     "diff-tree",
+    "fetch",
     "fsck",
+    "gc",
     "grep",
     "log",
     "ls-files",
+    "maintenance",
+    "mv",
+    "pack-objects",
+    "prune",
+    "push",
+    "repack",
     "rev-list",
+    "rev-parse",
+    "rm",
     "shortlog",
     "show",
     "status",
     "whatchanged",
+    "worktree",
 ];
 
 /// The process that started the hook, unless it is a Git command that only reads.

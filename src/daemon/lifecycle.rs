@@ -14,7 +14,6 @@ use super::protocol::{Answer, Failure, FailureClass, MountRequest};
 use super::workspace::Live;
 use super::{Daemon, mounting, prepare, server, status, switch, worktree};
 use crate::git::url::RepoUrl;
-use crate::hydrate::{Class, Want};
 use crate::store::{ObjectIdText, Workspace, WorkspaceId, WorkspaceState};
 
 /// Sizes asked for in one request.
@@ -187,14 +186,6 @@ impl Daemon {
     fn after_mount(self: &Arc<Self>, live: &Arc<Live>, warm: bool) {
         let Some(shown) = live.shown() else { return };
         self.watch_head(live);
-        // The one file that `git status` reads.
-        if let Ok(root) = shown.view.directory(&shown.view.generation().tree.0)
-            && let Some((position, ignored)) = root.find(b".gitignore")
-            && ignored.kind.is_blob()
-        {
-            let want = Want { id: ignored.id, size: root.size(position) };
-            let _ = shown.hydrator.prefetch(shown.owner, &[(want, Class::Manifest)]);
-        }
         if warm {
             self.warm_all_in_background(live);
         }

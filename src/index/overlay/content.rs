@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLockWriteGuard;
 use rustix::fs::{FallocateFlags, SeekFrom, Timespec, Timestamps, fallocate, futimens, seek};
@@ -116,6 +117,22 @@ impl Overlay {
 
     /// Writes `bytes` at `offset` of `ino`; false: its bytes are not its own, and have to be taken over first.
     pub fn write(&self, ground: &dyn Ground, ino: Ino, offset: u64, bytes: &[u8]) -> Outcome<bool> {
+        // The kernel tells a moment after the last name went that a file is forgotten; then its room is free.
+        const LOOKS: u32 = 10;
+        const PAUSE: Duration = Duration::from_millis(20);
+        for _ in 0..LOOKS {
+            match self.write_once(ground, ino, offset, bytes) {
+                Err(OverlayError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
+                    self.files.wait_for_removals();
+                    std::thread::sleep(PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
+        self.write_once(ground, ino, offset, bytes)
+    }
+
+    fn write_once(&self, ground: &dyn Ground, ino: Ino, offset: u64, bytes: &[u8]) -> Outcome<bool> {
         if self.hold(ground, ino, offset, bytes)? {
             return Ok(true);
         }

@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -19,13 +20,24 @@ const SPREAD: u64 = 256;
 /// Files kept open in each of the two halves.
 const OPEN_FILES: usize = 128;
 
+/// Longest wait for files to be removed.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
+
 /// The files of one workspace.
 pub struct Files {
     directory: PathBuf,
     // Guards the handles alone; never held while a file is opened.
     open: Mutex<Open>,
     /// Files to remove, off the threads that answer the kernel: removing a large one takes long.
-    removing: Sender<PathBuf>,
+    removing: Sender<Removal>,
+}
+
+/// What the thread that removes files is told.
+enum Removal {
+    /// Remove this.
+    File(PathBuf),
+    /// Say when all before it is done.
+    Told(Sender<()>),
 }
 
 #[derive(Default)]
@@ -38,10 +50,17 @@ impl Files {
     /// The files in `directory`, which is made where it is missing.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        let (removing, removed) = channel::<PathBuf>();
+        let (removing, removed) = channel::<Removal>();
         // Ends with the sender. What it did not come to is removed at the next start.
         std::thread::Builder::new().name("remove-files".into()).spawn(move || {
-            for path in removed {
+            for removal in removed {
+                let path = match removal {
+                    Removal::File(path) => path,
+                    Removal::Told(done) => {
+                        let _ = done.send(());
+                        continue;
+                    }
+                };
                 if let Err(error) = std::fs::remove_file(&path)
                     && error.kind() != io::ErrorKind::NotFound
                 {
@@ -94,7 +113,15 @@ impl Files {
         open.old.remove(&number);
         drop(open);
         // The other end lives as long as this one.
-        let _ = self.removing.send(self.path(number));
+        let _ = self.removing.send(Removal::File(self.path(number)));
+    }
+
+    /// Waits until what was to be removed is gone, within limits: its room is needed.
+    pub(super) fn wait_for_removals(&self) {
+        let (done, told) = channel();
+        if self.removing.send(Removal::Told(done)).is_ok() {
+            let _ = told.recv_timeout(REMOVAL_LIMIT);
+        }
     }
 
     /// Removes file `number`, now.

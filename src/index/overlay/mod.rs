@@ -39,7 +39,7 @@ use super::IndexError;
 use super::ino::Ino;
 use super::view::{Directory, View};
 use crate::store::overlay::{Binding, Content, Name, Node, OverlayLog, Stamp};
-use crate::store::{EntryKind, Store, StoreError, WorkspaceId};
+use crate::store::{EntryKind, Store, StoreError, StoreErrorKind, WorkspaceId};
 use files::Files;
 
 /// Why an operation on the overlay was refused or failed.
@@ -216,7 +216,13 @@ impl Overlay {
         let overlay = Self { state: RwLock::new(state), files, defaults, folding: Mutex::new(()) };
         overlay.restore_held();
         // What a killed process left is made durable now, so that only write-ahead files of this one have to be synced.
-        overlay.fold(true)?;
+        match overlay.fold(true) {
+            // The write-ahead files stay until there is room.
+            Err(OverlayError::Index(IndexError::Store(error))) if error.kind == StoreErrorKind::Full => {
+                tracing::warn!("{error}");
+            }
+            folded => folded?,
+        }
         overlay.remove_strays()?;
         Ok(overlay)
     }

@@ -309,7 +309,7 @@ impl State {
                 let there = if detached { None } else { base };
                 if node.is_directory() {
                     let stays = node.content == Content::Base && !detached;
-                    if !stays && (all || node.content != Content::Base) {
+                    if !stays {
                         see(&path, there, Seen::Node(&node))?;
                     }
                     open.push((Ino(ino), [&path[..], b"/"].concat(), !stays));

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::Store;
-use super::error::{Failure, StoreError};
+use super::error::{Failure, StoreError, StoreErrorKind};
 use super::record::WorkspaceId;
 use super::row::unseal;
 use super::schema::{NODES, OVERLAY};
@@ -91,7 +91,11 @@ impl OverlayLog {
             folded.epoch = new_epoch();
         }
         (folded.boot, folded.closed) = (boot, false);
-        fold::write(store, workspace, &folded)?;
+        match fold::write(store, workspace, &folded) {
+            // What was acknowledged is readable without it; it is noted with the next fold.
+            Err(error) if error.kind == StoreErrorKind::Full => tracing::warn!("{error}"),
+            written => written?,
+        }
         let number = unfolded.last().copied().unwrap_or(folded.wal) + 1;
         let wal = Wal::create(directory, number).map_err(failed)?;
         unfolded.push(number);
