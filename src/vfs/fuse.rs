@@ -717,7 +717,7 @@ fn unprepared_root() -> Attr {
 }
 
 /// Whether the thread `pid` is opening a file without being told its size by that: for reading, where a read at the end asks
-/// again, or to cut it. The kernel asks for attributes then only to check permissions. An append needs the size. Where
+/// again, or to cut it; or whether it only asks for access or extended attributes. The kernel asks for attributes then only to check permissions. An append needs the size. Where
 /// `/proc` does not tell (`ptrace(2)`, "access mode checking"), the answer is no, and the size is found out.
 fn opens(pid: u32) -> bool {
     let Ok(call) = std::fs::read_to_string(format!("/proc/{pid}/syscall")) else { return false };
@@ -733,7 +733,19 @@ fn opens(pid: u32) -> bool {
         Some(libc::SYS_open) => argument(1),
         #[cfg(target_arch = "x86_64")]
         Some(libc::SYS_creat) => return true,
-        Some(libc::SYS_truncate) => return true,
+        Some(
+            libc::SYS_truncate
+            | libc::SYS_faccessat
+            | libc::SYS_faccessat2
+            | libc::SYS_getxattr
+            | libc::SYS_lgetxattr
+            | libc::SYS_listxattr
+            | libc::SYS_llistxattr
+            | libc::SYS_setxattr
+            | libc::SYS_lsetxattr
+            | libc::SYS_removexattr
+            | libc::SYS_lremovexattr,
+        ) => return true,
         _ => return false,
     };
     flags.is_some_and(|flags| flags & libc::O_TRUNC != 0 || flags & libc::O_ACCMODE == libc::O_RDONLY)

@@ -12,7 +12,7 @@
 //! machine lost power before it was fsynced.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,9 +36,9 @@ impl Wal {
     /// Starts the file `number` in `directory`.
     pub(super) fn create(directory: &Path, number: u64) -> io::Result<Self> {
         let path = path(directory, number);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        file.write_all(MAGIC)?;
-        Ok(Self { file: Arc::new(file), number, length: MAGIC.len() as u64, buffer: Vec::new() })
+        // Its first bytes come with the first record: on a full disk a file can often be made, but not written to.
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Self { file: Arc::new(file), number, length: 0, buffer: Vec::new() })
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -58,14 +58,19 @@ impl Wal {
     /// Appends one record: all of it, or an error and nothing.
     pub(super) fn append(&mut self, change: &Change) -> io::Result<()> {
         self.buffer.clear();
+        if self.length == 0 {
+            self.buffer.extend_from_slice(MAGIC);
+        }
+        let head = self.buffer.len();
         self.buffer.extend_from_slice(&[0; 8]);
         self.buffer = postcard::to_extend(change, std::mem::take(&mut self.buffer)).map_err(io::Error::other)?;
-        let length = self.buffer.len() - 8;
+        let length = self.buffer.len() - head - 8;
         let length = u32::try_from(length).ok().filter(|length| (*length as usize) < RECORD_BYTES);
         let length = length.ok_or_else(|| io::Error::other("one operation changes too much to be written down"))?;
-        self.buffer[..4].copy_from_slice(&length.to_le_bytes());
-        let check = check(&self.buffer[..4], &self.buffer[8..]);
-        self.buffer[4..8].copy_from_slice(&check.to_le_bytes());
+        let record = &mut self.buffer[head..];
+        record[..4].copy_from_slice(&length.to_le_bytes());
+        let check = check(&record[..4], &record[8..]);
+        record[4..8].copy_from_slice(&check.to_le_bytes());
         // At a position of our own: what a failed write left half-done is written over by the next record.
         if let Err(error) = self.file.write_all_at(&self.buffer, self.length) {
             let _ = self.file.set_len(self.length);
