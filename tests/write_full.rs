@@ -128,6 +128,16 @@ fn a_refused_copy_up_leaves_the_file_as_it_was() {
         }
     }
     small.reads();
+}
+
+/// What was fetched and not yet durable is gone with the daemon, and can't be stored again.
+#[test]
+#[ignore = "a read on a completely full disk after a crash gives EIO instead of what the remote sends: not mended yet"]
+fn reads_go_on_after_a_crash_on_a_full_disk() {
+    let Some(small) = Small::new() else { return };
+    small.reads();
+    let (_, error) = small.fill("filler");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
     small.place.crash(&small.fixture);
     small.reads();
 }

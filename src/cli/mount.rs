@@ -24,8 +24,7 @@ const SCHEMES: [&str; 7] = ["file", "git", "ssh", "git+ssh", "ssh+git", "http", 
 
 /// Mount a repository as a working tree; its files are fetched when they are touched
 ///
-/// Starts the daemon when none runs, and returns when names can be listed and `git status` works. In this release
-/// every mount is read-only: writing to one gives EROFS.
+/// Starts the daemon when none runs, and returns when names can be listed and `git status` works.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub(super) struct Arguments {
@@ -48,7 +47,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N|full", value_parser = depth)]
     depth: Option<Depth>,
 
-    /// Refuse writes (in this release every mount does)
+    /// Refuse writes: they give EROFS
     #[arg(long)]
     read_only: bool,
 
