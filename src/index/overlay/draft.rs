@@ -192,6 +192,10 @@ impl<'a> Draft<'a> {
             paths: self.paths,
             ..Change::default()
         };
+        // A name that is bound now is listed from its node, not as the base has it.
+        for (parent, ..) in &change.bindings {
+            self.state.listings.remove(Ino(*parent));
+        }
         self.state.unsettled.extend(change.nodes.iter().map(|(ino, _)| Ino(*ino)));
         Ok(self.state.log.apply(change)?)
     }
