@@ -2,7 +2,7 @@
 //!
 //! The generation's row and the overlay expressed against it are one transaction; no answer is on its way to the kernel
 //! while the view changes, and what the kernel still has of before is invalidated right after. Callers have the turn to
-//! move the workspace ([`Daemon::turn_to_move`]).
+//! move the workspace (`Daemon::turn_to_move`).
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`attr`] and [`errno`] are the vocabulary; [`inode`] maps
 //! numbers to files; [`ops`] holds every operation as a plain function,
-//! testable without a mount, [`write`] those that change something; [`fuse`] is the one place that speaks FUSE;
+//! testable without a mount, [`mod@write`] those that change something; [`fuse`] is the one place that speaks FUSE;
 //! [`convert`] is where files that a checkout converts get their bytes and sizes;
 //! `mount` attaches a connection to a directory; `latency` keeps CPUs awake during bursts; [`interrupt`] notices that a waiting reader was killed.
 //!

@@ -4,7 +4,8 @@
 //! counts as changed ([`Rule::Stay`]). When Larder switches, what was not changed locally follows the new base
 //! ([`Rule::Follow`]). Either way only directories are entered in which the two trees differ or something was changed.
 //!
-//! All of it is worked out first, and written in one transaction with the generation ([`OverlayLog::publish`]).
+//! All of it is worked out first, and written in one transaction with the generation
+//! ([`OverlayLog::publish`](crate::store::overlay::OverlayLog::publish)).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
