@@ -27,6 +27,10 @@ pub struct Metrics {
     pub misses: Counter,
     /// `larder_damaged_total`: cached objects dropped because their checksum was wrong.
     pub damaged: Counter,
+    /// `larder_evicted_total`: objects taken out to make room.
+    pub evicted_objects: Counter,
+    /// `larder_evicted_bytes_total`: bytes they took as stored.
+    pub evicted_bytes: Counter,
     /// `larder_queue_depth`: wants waiting for a connection.
     pub queue_depth: Gauge,
     /// `larder_inflight_objects`: objects asked for on a connection and not yet here.
@@ -54,6 +58,8 @@ impl Default for Metrics {
             hits: Counter::default(),
             misses: Counter::default(),
             damaged: Counter::default(),
+            evicted_objects: Counter::default(),
+            evicted_bytes: Counter::default(),
             queue_depth: Gauge::default(),
             inflight_objects: Gauge::default(),
             waiters: Gauge::default(),
@@ -85,6 +91,8 @@ impl Metrics {
         r.register("hits", "Reads answered from the cache", self.hits.clone());
         r.register("misses", "Reads that waited for a remote", self.misses.clone());
         r.register("damaged", "Cached objects dropped because their checksum was wrong", self.damaged.clone());
+        r.register("evicted", "Objects taken out to make room", self.evicted_objects.clone());
+        r.register("evicted_bytes", "Stored bytes of objects taken out to make room", self.evicted_bytes.clone());
         r.register("queue_depth", "Wants waiting for a connection", self.queue_depth.clone());
         r.register("inflight_objects", "Objects asked for and not yet here", self.inflight_objects.clone());
         r.register("waiters", "Readers and warms that wait for a remote now", self.waiters.clone());

@@ -13,6 +13,8 @@ mod door;
 mod environment;
 mod failure;
 mod fsmonitor;
+mod gc;
+mod generations;
 mod history;
 mod list;
 mod man;
@@ -76,6 +78,8 @@ enum Command {
     Refresh(refresh::Arguments),
     Prepare(prepare::Arguments),
     Warm(warm::Arguments),
+    Generations(generations::Arguments),
+    Gc(gc::Arguments),
     History(history::Arguments),
     Doctor(doctor::Arguments),
     Waits(waits::Arguments),
@@ -121,6 +125,8 @@ fn run(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Prepare(arguments) => prepare::run(&arguments, output),
         Command::History(arguments) => history::run(&arguments, output),
         Command::Warm(arguments) => warm::run(arguments, output),
+        Command::Generations(arguments) => generations::run(&arguments, output),
+        Command::Gc(arguments) => gc::run(&arguments, output),
         Command::Doctor(arguments) => doctor::run(&arguments, output),
         Command::Waits(arguments) => waits::run(arguments, output),
         Command::Metrics(arguments) => metrics::run(arguments, output),

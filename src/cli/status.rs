@@ -11,7 +11,8 @@ use super::{config, history, resting, target};
 use crate::config::Config;
 use crate::config::quantity::human_bytes;
 use crate::daemon::client::{Client, unexpected};
-use crate::daemon::protocol::{Answer, Failure, FailureClass, Request, WorkspaceStatus};
+use crate::daemon::gc::LastGc;
+use crate::daemon::protocol::{Answer, Failure, FailureClass, Request, WorkspaceStatus, rfc3339};
 use crate::store::WorkspaceState;
 
 /// Show generation, commit, hydration, queue, remote and last error
@@ -128,9 +129,22 @@ pub(super) fn human(status: &WorkspaceStatus) -> String {
         ("overlay", format!("{} entries", grouped(status.overlay_entries))),
         ("queue", format!("{} waiting, {} in flight", grouped(status.queue_depth), grouped(status.inflight_objects))),
         ("offline", if status.offline { "yes" } else { "no" }.to_owned()),
+        ("tidied", status.last_gc.as_ref().map_or_else(|| "never".to_owned(), tidied)),
         ("last error", or_none(status.last_error.as_deref())),
         ("gitdir", status.gitdir.as_ref().map_or_else(|| "-".to_owned(), |dir| name(&dir.to_string_lossy()))),
     ])
+}
+
+/// When the cache was tidied, and what that did.
+fn tidied(last: &LastGc) -> String {
+    format!(
+        "{} by {}: {} in {} objects, {} generations",
+        rfc3339(last.at),
+        last.started_by,
+        human_bytes(last.freed_bytes),
+        grouped(last.freed_objects),
+        grouped(last.generations_dropped)
+    )
 }
 
 #[cfg(test)]
@@ -157,6 +171,7 @@ pub(super) mod tests {
             last_error: None,
             gitdir: None,
             history: HistoryStatus::default(),
+            last_gc: None,
         }
     }
 

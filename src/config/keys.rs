@@ -17,6 +17,9 @@ use super::settings::{HistoryMode, LogLevel, Prefetch, Settings};
 /// Most patterns in one list of names: every name of a listing is matched against all of them.
 const PATTERN_LIMIT: usize = 1_024;
 
+/// Longest age and interval: as good as never.
+const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
+
 /// Stores a value into the settings, or says what is wrong with it.
 type Set = fn(&mut Settings, &Value) -> Result<(), String>;
 
@@ -120,6 +123,30 @@ const KEYS: &[(&str, Set)] = &[
     }),
     ("git.filter_timeout", |s, v| {
         s.git.filter_timeout = duration(v, Duration::from_secs(1)..=Duration::from_hours(24))?;
+        Ok(())
+    }),
+    ("cache.max_size", |s, v| {
+        s.cache.max_size = Some(bytes(v, 16 << 20..=1 << 50)?);
+        Ok(())
+    }),
+    ("cache.min_free", |s, v| {
+        s.cache.min_free = bytes(v, 0..=1 << 50)?;
+        Ok(())
+    }),
+    ("generations.keep", |s, v| {
+        s.generations.keep = count(v, 0..=100_000)?;
+        Ok(())
+    }),
+    ("generations.max_age", |s, v| {
+        s.generations.max_age = duration(v, Duration::ZERO..=LONGEST)?;
+        Ok(())
+    }),
+    ("gc.interval", |s, v| {
+        s.gc.interval = duration(v, Duration::ZERO..=LONGEST)?;
+        Ok(())
+    }),
+    ("gc.grace", |s, v| {
+        s.gc.grace = duration(v, Duration::ZERO..=LONGEST)?;
         Ok(())
     }),
 ];
@@ -232,7 +259,7 @@ fn patterns(value: &Value) -> Result<Vec<String>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::{Fuse, Git, Hydrate, Log, Network, Store};
+    use super::super::settings::{Cache, Fuse, Gc, Generations, Git, Hydrate, Log, Network, Store};
     use super::*;
 
     fn read(text: &str) -> Result<Settings, String> {
@@ -273,6 +300,15 @@ mod tests {
             max_unfiltered_bytes = "0"
             history = "off"
             filter_timeout = "7s"
+            [cache]
+            max_size = "2GiB"
+            min_free = 0
+            [generations]
+            keep = 3
+            max_age = "2d"
+            [gc]
+            interval = "0s"
+            grace = "1h"
         "#;
         let expected = Settings {
             network: Network { timeout: Duration::from_secs(5), connections: 3 },
@@ -297,6 +333,9 @@ mod tests {
             fuse: Fuse { threads: 1 },
             log: Log { level: LogLevel::Trace, max_bytes: 1_000_000, files: 2 },
             git: Git { max_unfiltered_bytes: 0, history: HistoryMode::Off, filter_timeout: Duration::from_secs(7) },
+            cache: Cache { max_size: Some(2 << 30), min_free: 0 },
+            generations: Generations { keep: 3, max_age: Duration::from_hours(48) },
+            gc: Gc { interval: Duration::ZERO, grace: Duration::from_hours(1) },
         };
         assert_eq!(read(text), Ok(expected));
         let mentioned = KEYS.iter().all(|(key, _)| text.contains(key.split_once('.').expect("dotted").1));

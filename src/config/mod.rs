@@ -18,7 +18,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-pub use settings::{Fuse, Git, HistoryMode, Hydrate, Log, LogLevel, Network, Prefetch, Settings, Store};
+pub use settings::{
+    Cache, Fuse, Gc, Generations, Git, HistoryMode, Hydrate, Log, LogLevel, Network, Prefetch, Settings, Store,
+};
 
 /// Mode of every directory Larder makes: nobody else's business.
 const DIRECTORY_MODE: u32 = 0o700;

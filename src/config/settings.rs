@@ -46,6 +46,20 @@ const LOG_FILES: usize = 4;
 /// A filter driver that does nothing for this long is killed. Git LFS is silent while it downloads a file, so this is time
 /// for a gigabyte on a slow line; its readers can be interrupted sooner.
 const GIT_FILTER_TIMEOUT: Duration = Duration::from_mins(10);
+/// The cache takes at most this part of its disk, but [`CACHE_LEAST_BYTES`] at least.
+const CACHE_DISK_PART: u64 = 10;
+/// Less would not hold what one large repository shows.
+const CACHE_LEAST_BYTES: u64 = 10 << 30;
+/// Space left free on the disk of the cache, whatever its size may be: builds and editors need some.
+const CACHE_MIN_FREE: u64 = 1 << 30;
+/// Generations of a workspace kept beside the one it shows: what one goes back to in a day's work.
+const GENERATIONS_KEEP: usize = 10;
+/// Older generations go: whoever comes back after two weeks fetches again.
+const GENERATIONS_MAX_AGE: Duration = Duration::from_hours(14 * 24);
+/// What no generation names goes when it was not used for this long: long enough for a history that is being read.
+const GC_GRACE: Duration = Duration::from_hours(7 * 24);
+/// Time between two collections the daemon starts by itself.
+const GC_INTERVAL: Duration = Duration::from_hours(6);
 /// Largest pack taken in one go from a server without filters; beyond it the user is asked (`--allow-full`).
 const GIT_MAX_UNFILTERED_BYTES: u64 = 256 << 20;
 
@@ -64,6 +78,46 @@ pub struct Settings {
     pub log: Log,
     /// `[git]`
     pub git: Git,
+    /// `[cache]`
+    pub cache: Cache,
+    /// `[generations]`
+    pub generations: Generations,
+    /// `[gc]`
+    pub gc: Gc,
+}
+
+/// How much the cache may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// Bytes of the store's file at most; `None`: a tenth of its disk, at least 10 GiB.
+    pub max_size: Option<u64>,
+    /// Bytes left free on its disk.
+    pub min_free: u64,
+}
+
+impl Cache {
+    /// Bytes of the store's file at most, on a disk of `disk_bytes`.
+    pub fn limit(&self, disk_bytes: u64) -> u64 {
+        self.max_size.unwrap_or_else(|| (disk_bytes / CACHE_DISK_PART).max(CACHE_LEAST_BYTES))
+    }
+}
+
+/// Which generations are kept beside the one a workspace shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generations {
+    /// How many of a workspace.
+    pub keep: usize,
+    /// How old at most.
+    pub max_age: Duration,
+}
+
+/// Garbage collection the daemon starts by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gc {
+    /// Time between two; zero: never.
+    pub interval: Duration,
+    /// What no root names goes when it was not used for this long.
+    pub grace: Duration,
 }
 
 /// Exchanges with remotes.
@@ -199,6 +253,24 @@ impl Default for Git {
             history: HistoryMode::Background,
             filter_timeout: GIT_FILTER_TIMEOUT,
         }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { max_size: None, min_free: CACHE_MIN_FREE }
+    }
+}
+
+impl Default for Generations {
+    fn default() -> Self {
+        Self { keep: GENERATIONS_KEEP, max_age: GENERATIONS_MAX_AGE }
+    }
+}
+
+impl Default for Gc {
+    fn default() -> Self {
+        Self { interval: GC_INTERVAL, grace: GC_GRACE }
     }
 }
 

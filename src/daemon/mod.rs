@@ -4,7 +4,7 @@
 //! [`workspace`] is one live mount; [`mounting`] deals with mount points;
 //! [`prepare`] brings a commit into a workspace; [`lifecycle`] mounts,
 //! restores and unmounts; [`moving`] follows HEAD and `switch` moves it;
-//! `refresh` fetches from the remote; [`warm`] fetches ahead; [`status`] reports; [`client`] is the other end of the socket.
+//! `refresh` fetches from the remote; [`warm`] fetches ahead; [`gc`] takes out what nobody needs; [`status`] reports; [`client`] is the other end of the socket.
 
 pub mod bring;
 mod bring_changed;
@@ -12,6 +12,7 @@ pub mod client;
 mod convert;
 pub mod door;
 pub mod failure;
+pub mod gc;
 pub mod history;
 pub mod hook;
 pub mod lifecycle;
@@ -36,9 +37,10 @@ pub mod worktree;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -86,7 +88,15 @@ pub struct Daemon {
     names: names::AllNames,
     prunings: prune::Prunings,
     moving: moving::Moving,
+    // Held by whoever brings a commit in, from the look for its trees until it is published; exclusively while trees are
+    // taken out. Taken before every lock but turns.
+    collecting: RwLock<()>,
+    // One collection or eviction at a time.
+    collection: Mutex<()>,
+    holds: gc::roots::Holds,
+    quota: Arc<gc::quota::Quota>,
     stop: Notify,
+    stopping: AtomicBool,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -126,6 +136,8 @@ fn start(config: &Config) -> Result<(), Failure> {
     let classes = ClassTable::new(&wanted.manifests, &wanted.sources, &wanted.texts, &wanted.last);
     let classes = Arc::new(classes.map_err(|error| Failure::new(FailureClass::Usage, error))?);
     let store = patiently(|| Store::open(&config.store_path, &options))?;
+    let disk = rustix::fs::statvfs(&config.home).map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
+    let quota = gc::quota::Quota::new(config.settings.cache.limit(disk), config.settings.cache.min_free);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         // Preparations and status walks; more at once would only wait for the store.
@@ -151,13 +163,24 @@ fn start(config: &Config) -> Result<(), Failure> {
         names: names::AllNames::default(),
         prunings: prune::Prunings::default(),
         moving: moving::Moving::default(),
+        collecting: RwLock::default(),
+        collection: Mutex::default(),
+        holds: gc::roots::Holds::default(),
+        quota,
         stop: Notify::new(),
+        stopping: AtomicBool::new(false),
     });
+    daemon
+        .quota
+        .begin(&daemon)
+        .map_err(|error| Failure::new(FailureClass::Other, format!("cannot start a thread: {error}")))?;
     let outcome = runtime.block_on(serve(&daemon));
+    daemon.stopping.store(true, Ordering::Release);
     // What arrived is stored before the store is closed.
     for (_, hydrator) in daemon.hydrators.lock().drain() {
         hydrator.close(SHUTDOWN_LIMIT);
     }
+    daemon.quota.close();
     runtime.shutdown_timeout(SHUTDOWN_LIMIT);
     outcome
 }
@@ -212,6 +235,12 @@ impl Daemon {
             self.note_unmounted(&live);
         }
         self.prune_packs();
+        self.collect_when_idle();
+    }
+
+    /// Whether the daemon is about to end: what takes long ends sooner then.
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     fn all_overlays(&self) -> Vec<Arc<Overlay>> {

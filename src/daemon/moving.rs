@@ -84,6 +84,7 @@ impl Daemon {
 
     /// [`Self::follow_head`] for who has the turn.
     pub(super) fn follow_head_in_turn(&self, live: &Arc<Live>) -> Result<(), Failure> {
+        let _trees_stay = self.collecting.read_recursive();
         let row = live.row();
         let (Some(admin), Some(current)) = (&row.admin, row.current) else { return Ok(()) };
         if row.state != WorkspaceState::Ready || row.switching.is_some() {

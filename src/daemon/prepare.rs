@@ -181,6 +181,7 @@ fn options(daemon: &Daemon, environment: Vec<(String, String)>, gitdir: Option<P
 /// Brings the commit in, publishes it and writes the worktree.
 pub fn prepare(daemon: &Daemon, live: &Arc<Live>, job: &Job, answered: Answered) -> Result<Shown, Failure> {
     let Answered { resolved, mut connection, remote } = answered;
+    let _trees_stay = daemon.collecting.read_recursive();
     let mut row = live.row();
     let repository = repository(daemon, &job.url, job.gitdir.as_deref())?;
     ensure_gitdir(&repository, &row, job, &resolved, &connection)?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::store::{Depth, ObjectIdText, WorkspaceState};
 
 /// Changes whenever a field changes its meaning.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Longest line either side accepts; a request names a few paths, no more.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
@@ -73,6 +73,13 @@ pub enum Request {
     Switch(SwitchRequest),
     /// Fetch the remote's refs.
     Refresh(RefreshRequest),
+    /// Take out what nothing keeps.
+    Gc(GcRequest),
+    /// What generations a workspace has.
+    Generations {
+        /// A mount path or a workspace name.
+        target: String,
+    },
     /// Everyone who waits for an object now.
     Waits,
     /// All metrics as Prometheus text.
@@ -238,6 +245,131 @@ pub struct WarmReport {
     pub background: bool,
 }
 
+/// `larder gc`, arguments checked by the client.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct GcRequest {
+    /// Only tell what would go.
+    pub dry_run: bool,
+    /// Stored bytes of all blobs at most.
+    pub max_size: Option<u64>,
+    /// What was not used for so many seconds goes.
+    pub max_age_seconds: Option<u64>,
+    /// Generations kept of a workspace beside the one it shows; `None`: as set.
+    pub generations: Option<usize>,
+    /// Give freed space back to the file system.
+    pub compact: bool,
+}
+
+/// What a collection did, or would do: the fields of `larder gc --json` (CLI.md).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GcReport {
+    /// Nothing was done.
+    pub dry_run: bool,
+    /// Blobs and trees that went.
+    pub freed_objects: u64,
+    /// Stored bytes of those blobs.
+    pub freed_bytes: u64,
+    /// Of those objects, trees.
+    pub trees: u64,
+    /// Blobs that stay.
+    pub kept_objects: u64,
+    /// Their stored bytes.
+    pub kept_bytes: u64,
+    /// Generations that went.
+    pub generations_dropped: u64,
+    /// Bytes the store's file occupied before.
+    pub file_bytes_before: u64,
+    /// Bytes it occupies now.
+    pub file_bytes_after: u64,
+    /// Whether freed space was given back to the file system.
+    pub compacted: bool,
+    /// Time it took, in seconds.
+    pub seconds: f64,
+    /// Those generations.
+    pub generations: Vec<GcGeneration>,
+    /// Where the blobs were, the largest directories first.
+    pub rows: Vec<GcRow>,
+    /// Directories that are not among them.
+    pub rows_left_out: u64,
+    /// Files and directories of Larder's that nothing belonged to.
+    pub leftovers: Vec<GcLeftover>,
+    /// What could not be done, and why.
+    pub notes: Vec<String>,
+}
+
+/// A generation that went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcGeneration {
+    /// Its workspace.
+    pub workspace: String,
+    /// Its number.
+    pub generation: u64,
+    /// Its commit.
+    pub commit: String,
+    /// Why it went.
+    pub why: String,
+}
+
+/// A directory from which blobs went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcRow {
+    /// Why.
+    pub why: String,
+    /// The generation that named them; `None`: none that is known did (history that was read, for one).
+    pub of: Option<String>,
+    /// The directory, lossy; the root is empty.
+    pub directory: String,
+    /// Blobs.
+    pub objects: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
+    /// The largest of them, by name, lossy.
+    pub files: Vec<String>,
+}
+
+/// A file or directory that nothing belonged to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcLeftover {
+    /// Where.
+    pub path: PathBuf,
+    /// What it is, and why it can go.
+    pub why: String,
+    /// Its size in bytes, with everything in it.
+    pub bytes: u64,
+}
+
+/// A generation: a row of `larder generations --json` (CLI.md).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationRow {
+    /// Its number.
+    pub generation: u64,
+    /// Its commit.
+    pub commit: String,
+    /// When it was published, RFC 3339.
+    pub created: String,
+    /// What published it: `mount`, `switch`, `commit`, `refresh`.
+    pub origin: String,
+    /// `current`, `kept`, or `expired`: the next collection drops it.
+    pub state: String,
+    /// Whether the workspace shows it.
+    pub current: bool,
+    /// Whether a pin holds its tree.
+    pub pinned: bool,
+    /// Files in it.
+    pub files: u64,
+    /// What keeps it, in words.
+    pub kept_by: Vec<String>,
+    /// Blobs in the cache that would go with it.
+    pub frees_objects: u64,
+    /// Their stored bytes.
+    pub frees_bytes: u64,
+}
+
+/// Seconds since 1970 UTC as RFC 3339.
+pub fn rfc3339(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| String::new(), |time| time.to_string())
+}
+
 /// What the daemon sends back.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -284,6 +416,10 @@ pub enum Answer {
     Switched(SwitchReport),
     /// To [`Request::Refresh`].
     Refreshed(Vec<RefreshReport>),
+    /// To [`Request::Gc`].
+    Collected(Box<GcReport>),
+    /// To [`Request::Generations`].
+    Generations(Vec<GenerationRow>),
     /// To [`Request::Waits`].
     Waits(Vec<Wait>),
     /// To [`Request::Metrics`]: Prometheus text.
@@ -339,6 +475,9 @@ pub struct WorkspaceStatus {
     /// How much of the repository's history is here.
     #[serde(default)]
     pub history: HistoryStatus,
+    /// When the cache was last tidied, and what that did.
+    #[serde(default)]
+    pub last_gc: Option<super::gc::LastGc>,
 }
 
 /// How much of a repository's history is here.

@@ -149,6 +149,10 @@ async fn handle(
         Request::Warm(request) => daemon.warm(request, read, write).await,
         Request::Switch(request) => daemon.switch(request, read, write).await,
         Request::Refresh(request) => blocking(daemon, move |daemon| daemon.refresh(&request)).await,
+        Request::Gc(request) => blocking(daemon, move |daemon| daemon.gc(&request)).await,
+        Request::Generations { target } => {
+            blocking(daemon, move |daemon| Ok(Answer::Generations(daemon.generations(&target)?))).await
+        }
         Request::Waits => Ok(Answer::Waits(daemon.waits())),
         Request::Metrics => Ok(Answer::Text(daemon.rendered_metrics())),
         Request::Fsmonitor { workspace, token, writer } => {

@@ -202,6 +202,7 @@ pub fn describe(store: &Store, row: &Workspace, repositories: &[Repository]) -> 
         last_error: row.last_error.clone(),
         gitdir: row.admin.clone(),
         history: history_at_rest(repository),
+        last_gc: store.noted(super::gc::LAST)?,
     })
 }
 

@@ -92,6 +92,11 @@ impl Warms {
         Ok(Place { warms: self, number, running })
     }
 
+    /// Whether none is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.lock().is_empty()
+    }
+
     /// Ends the warms of `workspace`.
     fn cancel(&self, workspace: WorkspaceId) {
         for running in self.running.lock().values().filter(|running| running.workspace == workspace) {

@@ -3,10 +3,11 @@
 //! In reading order: [`ino`] numbers inodes; [`view`] looks names up in the
 //! packed trees of one generation; [`walk`] visits a whole tree; [`generation`]
 //! publishes a commit; [`overlay`] is what users changed on top; [`diff`] compares two trees; [`switching`] plans the way
-//! from one to the other; [`convert`] is the contract with checkout conversions.
+//! from one to the other; [`convert`] is the contract with checkout conversions; [`gc`] plans what goes.
 
 pub mod convert;
 pub mod diff;
+pub mod gc;
 pub mod generation;
 pub mod ino;
 pub mod overlay;

@@ -112,6 +112,7 @@ impl Store {
         }
         let trees: usize = batch.trees.iter().map(|(_, listing)| listing.as_bytes().len()).sum();
         let bytes = batch.stored_bytes() + trees as u64 + 256 * batch.len() as u64;
+        let wait = self.inner.make_room(wait, bytes)?;
         self.inner.write("storing a batch", wait, bytes, |txn| write_batch(txn, batch))
     }
 }
@@ -166,11 +167,14 @@ fn write_blobs(txn: &WriteTransaction, batch: &Batch, added: &mut Totals) -> Res
             packed.push(index);
         } else {
             rows.push((index, Place::Run { first_chunk: next_chunk, unit: UNIT }));
-            next_chunk += write_run(&mut chunks, next_chunk, batch.stored(index))?;
+            let (count, pages) = write_run(&mut chunks, next_chunk, batch.stored(index))?;
+            next_chunk += count;
+            added.pages += pages;
         }
     }
     let sizes: Vec<usize> = packed.iter().map(|&index| batch.stored(index).len()).collect();
     for chunk in pack::plan(&sizes) {
+        added.pages += pack::page_bytes(chunk.bytes);
         let mut value = chunks.insert_reserve(next_chunk, chunk.bytes)?;
         let mut offset = 0;
         for member in chunk.members {
@@ -200,15 +204,16 @@ fn write_blobs(txn: &WriteTransaction, batch: &Batch, added: &mut Totals) -> Res
     Ok(())
 }
 
-/// Writes a run's stored bytes from chunk `first` on. Returns how many chunks it took.
-fn write_run(chunks: &mut Table<u64, &[u8]>, first: u64, stored: &[u8]) -> Result<u64, Failure> {
+/// Writes a run's stored bytes from chunk `first` on. Returns how many chunks it took, and the bytes of their pages.
+fn write_run(chunks: &mut Table<u64, &[u8]>, first: u64, stored: &[u8]) -> Result<(u64, u64), Failure> {
     let mut rest = stored;
-    let mut count = 0;
+    let (mut count, mut pages) = (0, 0);
     for length in pack::cut(stored.len() as u64, UNIT) {
         let (chunk, after) = rest.split_at(usize::try_from(length).expect("part of bytes in memory"));
         chunks.insert(first + count, chunk)?;
+        pages += pack::page_bytes(chunk.len());
         rest = after;
         count += 1;
     }
-    Ok(count)
+    Ok((count, pages))
 }

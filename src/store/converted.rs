@@ -75,6 +75,11 @@ pub(super) fn write(txn: &WriteTransaction, rows: &[(ObjectId, Converted)]) -> R
     Ok(())
 }
 
+/// The blob that the row's file was made of.
+pub(super) fn source(row: &[u8]) -> Option<ObjectId> {
+    decode(row).map(|converted| converted.source)
+}
+
 fn decode(row: &[u8]) -> Option<Converted> {
     let ([LAYOUT, changed], rest) = row.split_first_chunk::<2>()? else { return None };
     let (size, source) = rest.split_first_chunk::<8>()?;

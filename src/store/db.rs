@@ -18,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use gix::ObjectId;
 use parking_lot::{Mutex, RwLock};
@@ -26,6 +27,7 @@ use redb::{
 };
 
 use super::error::{Failure, StoreError, StoreErrorKind};
+use super::room::{MakeRoom, Room};
 use super::tree_sizes::Noted;
 use super::{large, schema};
 
@@ -87,6 +89,10 @@ pub(super) struct Inner {
     pub(super) access: Mutex<HashMap<ObjectId, u32>>,
     /// Sizes of whole directories, not written yet. Never held together with `access`.
     pub(super) tree_sizes: Mutex<Noted>,
+    /// Counts changes of what keeps objects.
+    pub(super) roots: AtomicU64,
+    /// Who is asked before objects are stored.
+    pub(super) room: OnceLock<Arc<dyn MakeRoom>>,
 }
 
 impl Inner {
@@ -129,6 +135,8 @@ impl Inner {
             damaged: AtomicU64::new(0),
             access: Mutex::default(),
             tree_sizes: Mutex::default(),
+            roots: AtomicU64::new(0),
+            room: OnceLock::new(),
         }
     }
 
@@ -251,6 +259,16 @@ impl Inner {
         self.unsynced.load(Ordering::Acquire) > 0
     }
 
+    /// Asks for room for `bytes` of objects, and says how their commit is to wait: at the limit for the disk, because only
+    /// then the pages it frees are used again.
+    pub(super) fn make_room(&self, wait: Wait, bytes: u64) -> Result<Wait, StoreError> {
+        let Some(room) = self.room.get() else { return Ok(wait) };
+        Ok(match room.make_room(bytes)? {
+            Room::Plenty => wait,
+            Room::Tight => Wait::Durable,
+        })
+    }
+
     pub(super) fn may_write(&self, doing: &str, bytes: u64) -> Result<(), StoreError> {
         if self.read_only {
             return Err(StoreError::new(StoreErrorKind::Io, format!("{doing}: the store is open for reading only")));
@@ -260,7 +278,7 @@ impl Inner {
             return Err(StoreError::new(StoreErrorKind::Poisoned, message));
         }
         // Asked beforehand, because a write that fails half-way costs the commits that are not durable yet.
-        let free = rustix::fs::statvfs(&self.path).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        let free = self.disk_free();
         if free < RESERVE_BYTES.saturating_add(bytes) {
             let message = format!("{doing}: {} bytes are free on the disk of {}", free, self.path.display());
             return Err(StoreError::new(StoreErrorKind::Full, message));
@@ -307,6 +325,11 @@ impl Inner {
             }
             error
         })
+    }
+
+    /// Bytes free on the file's disk for who is not root.
+    pub(super) fn disk_free(&self) -> u64 {
+        rustix::fs::statvfs(&self.path).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
     }
 
     /// Bytes the file occupies on its disk; holes don't count.

@@ -36,6 +36,11 @@ impl StoreError {
         Self { kind, message: message.into() }
     }
 
+    /// There is no room.
+    pub fn full(message: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Full, message)
+    }
+
     /// A failure beside the file itself.
     pub fn writing(what: &str, error: &io::Error) -> Self {
         Self::from_io(&format!("writing {what}"), error)

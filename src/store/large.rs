@@ -106,7 +106,8 @@ impl LargeBlob {
         }
         let hash = *self.hash.finalize().as_bytes();
         let bytes = self.stored.len() as u64 + 24 * self.frames.len() as u64;
-        self.inner.write_in(Some(self.epoch), DOING, Wait::Relaxed, bytes, |txn| {
+        let wait = self.inner.make_room(Wait::Relaxed, bytes)?;
+        self.inner.write_in(Some(self.epoch), DOING, wait, bytes, |txn| {
             let mut blobs = txn.open_table(BLOBS)?;
             if blobs.get(id.as_bytes())?.is_some() {
                 return self.first_chunk.map_or(Ok(()), |first| give_back(txn, first));
@@ -131,7 +132,9 @@ impl LargeBlob {
             };
             blobs.insert(id.as_bytes(), row.encode(&id, &self.frames).as_slice())?;
             txn.open_table(PENDING)?.remove(first)?;
-            let mut added = Totals::default();
+            let pages = |(_, length): (u64, u64)| usize::try_from(length).map_or(0, pack::page_bytes);
+            let mut added =
+                Totals { pages: (0..).zip(pack::cut(self.stored_size, UNIT)).map(pages).sum(), ..Totals::default() };
             added.add_blob(&row);
             added.add_to(&mut txn.open_table(COUNTERS)?)
         })?;
@@ -154,7 +157,8 @@ impl LargeBlob {
         let whole = self.stored.chunks_exact(UNIT as usize);
         let (count, bytes) = (whole.len() as u64, self.stored.len() - whole.remainder().len());
         let (first_chunk, at) = (self.first_chunk, self.chunks);
-        let first = self.inner.write_in(Some(self.epoch), DOING, Wait::Relaxed, bytes as u64, |txn| {
+        let wait = self.inner.make_room(Wait::Relaxed, bytes as u64)?;
+        let first = self.inner.write_in(Some(self.epoch), DOING, wait, bytes as u64, |txn| {
             let first = match first_chunk {
                 Some(first) => first,
                 None => reserve(txn, self.expected)?,

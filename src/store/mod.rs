@@ -17,15 +17,18 @@ mod converted;
 mod db;
 mod error;
 pub mod git_tree;
+mod id_set;
 mod large;
 pub mod overlay;
 mod pack;
 mod read;
 pub mod record;
+mod room;
 mod row;
 mod rows;
 mod schema;
 mod stats;
+mod sweep;
 pub mod tree;
 mod tree_sizes;
 mod warmed;
@@ -43,14 +46,17 @@ pub use batch::Batch;
 pub use converted::{Converted, converted_id};
 pub use error::{StoreError, StoreErrorKind};
 pub use git_tree::{TreeError, listing_from_git, tree_bytes};
+pub use id_set::IdSet;
 pub use large::LargeBlob;
 pub use read::BlobInfo;
 pub use record::{
-    Depth, Generation, GenerationRecord, ObjectIdText, PendingWarm, Repository, RepositoryId, Switching, Workspace,
-    WorkspaceId, WorkspaceState,
+    Depth, Generation, GenerationRecord, ObjectIdText, PendingWarm, Pin, Repository, RepositoryId, Switching,
+    Workspace, WorkspaceId, WorkspaceState,
 };
+pub use room::{MakeRoom, Room, Space};
 pub use row::FRAME_BYTES;
 pub use stats::StoreStats;
+pub use sweep::{KeepSize, StoredBlob, Swept};
 pub use tree::{Entry, EntryKind, Listing, ListingError};
 pub use warmed::{Losses, Warmed, WarmedKey};
 

@@ -131,6 +131,11 @@ fn smaller_page(bytes: usize) -> Option<usize> {
     (page > 2 * PAGE_BYTES && page - bytes > PAGE_OVERHEAD + bytes / WASTE).then(|| page / 2 - PAGE_OVERHEAD)
 }
 
+/// Bytes of the page that a chunk of `bytes` has.
+pub(super) fn page_bytes(bytes: usize) -> u64 {
+    page(bytes) as u64
+}
+
 fn page(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + PAGE_OVERHEAD).next_power_of_two().max(PAGE_BYTES) }
 }

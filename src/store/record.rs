@@ -164,6 +164,24 @@ pub struct PendingWarm {
     pub max_blob_bytes: Option<u64>,
 }
 
+/// What garbage collection and eviction keep, whether a workspace shows it or not: a commit's trees, and of its files
+/// those that pathspecs select.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// Its number, from 1 on.
+    pub id: u64,
+    /// For which workspace; it goes when that one is purged.
+    pub workspace: WorkspaceId,
+    /// The commit.
+    pub commit: ObjectIdText,
+    /// The commit's root tree.
+    pub tree: ObjectIdText,
+    /// Git pathspecs relative to the root; none means everything.
+    pub pathspecs: Vec<String>,
+    /// When it was pinned, seconds since 1970 UTC.
+    pub created: i64,
+}
+
 /// An object id that is hexadecimal in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectIdText(pub ObjectId);

@@ -10,13 +10,14 @@ use serde::de::DeserializeOwned;
 use super::Store;
 use super::db::Wait;
 use super::error::{Failure, StoreError};
-use super::record::{Generation, GenerationRecord, PendingWarm, Repository, RepositoryId, Workspace, WorkspaceId};
+use super::record::{Generation, GenerationRecord, PendingWarm, Pin, Repository, RepositoryId, Workspace, WorkspaceId};
 use super::row::{seal, unseal};
-use super::schema::{COUNTERS, GENERATIONS, REPOSITORIES, WANTS, WORKSPACES, counter};
+use super::schema::{COUNTERS, GENERATIONS, NOTES, PINS, REPOSITORIES, WANTS, WORKSPACES, counter};
 
 const NEXT_REPOSITORY: &str = "next_repository";
 const NEXT_WORKSPACE: &str = "next_workspace";
 const NEXT_WARM: &str = "next_warm";
+const NEXT_PIN: &str = "next_pin";
 
 /// Room asked for before writing one row.
 const ROW_BYTES: u64 = 4096;
@@ -70,7 +71,9 @@ impl Store {
     /// Writes a pending warm's row (durable).
     pub fn put_warm(&self, row: &PendingWarm) -> Result<(), StoreError> {
         self.inner
-            .write("writing a warm", Wait::Durable, ROW_BYTES, |txn| put(&mut txn.open_table(WANTS)?, row.id, row))
+            .write("writing a warm", Wait::Durable, ROW_BYTES, |txn| put(&mut txn.open_table(WANTS)?, row.id, row))?;
+        self.roots_changed();
+        Ok(())
     }
 
     /// Removes pending warms (durable).
@@ -92,12 +95,90 @@ impl Store {
         self.inner.read("reading warms", |txn| all(&txn.open_table(WANTS)?))
     }
 
-    /// Removes a workspace and its generations (durable).
+    /// The next free number of a pin, from 1 on (durable).
+    pub fn next_pin_id(&self) -> Result<u64, StoreError> {
+        self.next_number(NEXT_PIN)
+    }
+
+    /// Writes a pin's row (durable).
+    pub fn put_pin(&self, row: &Pin) -> Result<(), StoreError> {
+        self.inner
+            .write("writing a pin", Wait::Durable, ROW_BYTES, |txn| put(&mut txn.open_table(PINS)?, row.id, row))?;
+        self.roots_changed();
+        Ok(())
+    }
+
+    /// Removes pins (durable).
+    pub fn remove_pins(&self, ids: &[u64]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.inner.write("removing pins", Wait::Durable, ROW_BYTES, |txn| {
+            let mut table = txn.open_table(PINS)?;
+            for id in ids {
+                table.remove(id)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// All pins, oldest first.
+    pub fn pins(&self) -> Result<Vec<Pin>, StoreError> {
+        self.inner.read("reading pins", |txn| all(&txn.open_table(PINS)?))
+    }
+
+    /// Removes generations of a workspace (durable), in one transaction. The one it shows stays, whoever asks.
+    pub fn remove_generations(&self, workspace: WorkspaceId, generations: &[Generation]) -> Result<u64, StoreError> {
+        self.inner.write("removing generations", Wait::Durable, ROW_BYTES, |txn| {
+            let row = txn
+                .open_table(WORKSPACES)?
+                .get(workspace.0)?
+                .map(|row| parse::<u64, Workspace>(&workspace.0, row.value()));
+            let current = row.transpose()?.and_then(|row| row.current);
+            let mut table = txn.open_table(GENERATIONS)?;
+            let mut removed = 0;
+            for generation in generations.iter().filter(|generation| Some(**generation) != current) {
+                removed += u64::from(table.remove((workspace.0, generation.0))?.is_some());
+            }
+            Ok(removed)
+        })
+    }
+
+    /// Remembers `value` under `name` (durable).
+    pub fn note(&self, name: &str, value: &impl Serialize) -> Result<(), StoreError> {
+        self.inner.write("writing a note", Wait::Durable, ROW_BYTES, |txn| {
+            put(&mut txn.open_table(NOTES)?, name.as_bytes(), value)
+        })
+    }
+
+    /// What is remembered under `name`. One that does not parse is none: notes are conveniences.
+    pub fn noted<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        self.inner.read("reading a note", |txn| {
+            let row = txn.open_table(NOTES)?.get(name.as_bytes())?;
+            Ok(row.and_then(|row| parse::<&[u8], T>(&name.as_bytes(), row.value()).ok()))
+        })
+    }
+
+    /// Removes a workspace with its generations and pins (durable).
     pub fn remove_workspace(&self, id: WorkspaceId) -> Result<(), StoreError> {
         self.inner.write("removing a workspace", Wait::Durable, ROW_BYTES, |txn| {
             txn.open_table(WORKSPACES)?.remove(id.0)?;
             txn.open_table(GENERATIONS)?.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false)?;
+            let mut pins = txn.open_table(PINS)?;
+            let of_it: Vec<u64> =
+                all::<Pin>(&pins)?.into_iter().filter(|pin| pin.workspace == id).map(|pin| pin.id).collect();
+            for pin in of_it {
+                pins.remove(pin)?;
+            }
             Ok(())
+        })
+    }
+
+    /// Forgets a repository (durable), unless a workspace is of it.
+    pub fn remove_repository(&self, id: RepositoryId) -> Result<bool, StoreError> {
+        self.inner.write("removing a repository", Wait::Durable, ROW_BYTES, |txn| {
+            let used = all::<Workspace>(&txn.open_table(WORKSPACES)?)?.iter().any(|row| row.repository == id);
+            Ok(!used && txn.open_table(REPOSITORIES)?.remove(id.0)?.is_some())
         })
     }
 
@@ -110,8 +191,11 @@ impl Store {
     ///
     /// Everything committed before is durable with it.
     pub fn publish(&self, row: &GenerationRecord, workspace: &Workspace) -> Result<(), StoreError> {
-        self.inner
-            .write("publishing a generation", Wait::Durable, 2 * ROW_BYTES, |txn| put_generation(txn, row, workspace))
+        self.inner.write("publishing a generation", Wait::Durable, 2 * ROW_BYTES, |txn| {
+            put_generation(txn, row, workspace)
+        })?;
+        self.roots_changed();
+        Ok(())
     }
 
     /// One generation.

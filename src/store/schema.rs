@@ -28,6 +28,10 @@ pub(super) const GENERATIONS: TableDefinition<(u64, u64), &[u8]> = TableDefiniti
 pub(super) const WORKSPACES: TableDefinition<u64, &[u8]> = TableDefinition::new("workspaces");
 /// Repository → JSON, sealed.
 pub(super) const REPOSITORIES: TableDefinition<u64, &[u8]> = TableDefinition::new("repositories");
+/// Number → JSON ([`super::record::Pin`]), sealed: what garbage collection keeps because somebody said so.
+pub(super) const PINS: TableDefinition<u64, &[u8]> = TableDefinition::new("pins");
+/// Name → JSON, sealed: what is remembered about the store itself ([`super::Store::note`]).
+pub(super) const NOTES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("notes");
 /// Number → JSON ([`super::record::PendingWarm`]), sealed: prefetch that must survive a restart.
 pub(super) const WANTS: TableDefinition<u64, &[u8]> = TableDefinition::new("wants");
 /// Key of a selection → counts, sealed ([`super::warmed`]): warms that ended.
@@ -64,6 +68,11 @@ pub(super) const STEPS: &[Step] = &[
     create_overlay,
     |txn| {
         txn.open_table(CONVERTED)?;
+        Ok(())
+    },
+    |txn| {
+        txn.open_table(PINS)?;
+        txn.open_table(NOTES)?;
         Ok(())
     },
 ];
@@ -147,10 +156,10 @@ fn version(db: &impl ReadableDatabase) -> Result<Option<u64>, Failure> {
 fn create(db: &Database, newest: u64) -> Result<u64, Failure> {
     let mut txn = db.begin_write()?;
     txn.set_quick_repair(true);
-    for table in [BLOBS, TREES, SIZES, TREE_SIZES, WARMED, CONVERTED] {
+    for table in [BLOBS, TREES, SIZES, TREE_SIZES, WARMED, CONVERTED, NOTES] {
         txn.open_table(table)?;
     }
-    for table in [WORKSPACES, REPOSITORIES, CHUNKS, WANTS] {
+    for table in [WORKSPACES, REPOSITORIES, CHUNKS, WANTS, PINS] {
         txn.open_table(table)?;
     }
     create_overlay(&txn)?;

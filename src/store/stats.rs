@@ -4,6 +4,7 @@ use redb::Table;
 
 use super::Store;
 use super::error::{Failure, StoreError};
+use super::room::FREE;
 use super::row::BlobRow;
 use super::schema::{COUNTERS, counter};
 
@@ -51,13 +52,15 @@ pub(super) struct Totals {
     pub raw_bytes: u64,
     pub stored_bytes: u64,
     pub trees: u64,
+    /// Bytes of the pages of its chunks.
+    pub pages: u64,
 }
 
 impl Totals {
     /// One blob; `None` is one whose row is unreadable.
     pub(super) fn of_blob(row: Option<&BlobRow>) -> Self {
         let sizes = row.map_or((0, 0), |row| (row.raw_size, row.stored_size));
-        Self { blobs: 1, raw_bytes: sizes.0, stored_bytes: sizes.1, trees: 0 }
+        Self { blobs: 1, raw_bytes: sizes.0, stored_bytes: sizes.1, ..Self::default() }
     }
 
     pub(super) fn add_blob(&mut self, row: &BlobRow) {
@@ -67,11 +70,22 @@ impl Totals {
     }
 
     pub(super) fn add_to(self, counters: &mut Table<&'static str, u64>) -> Result<(), Failure> {
-        self.apply(counters, u64::saturating_add)
+        self.apply(counters, u64::saturating_add)?;
+        self.freed(counters, u64::saturating_sub)
     }
 
     pub(super) fn take_from(self, counters: &mut Table<&'static str, u64>) -> Result<(), Failure> {
-        self.apply(counters, u64::saturating_sub)
+        self.apply(counters, u64::saturating_sub)?;
+        self.freed(counters, u64::saturating_add)
+    }
+
+    /// What was taken out leaves room inside the file, and what is added takes it.
+    fn freed(self, counters: &mut Table<&'static str, u64>, by: fn(u64, u64) -> u64) -> Result<(), Failure> {
+        if self.pages > 0 {
+            let free = by(counter(counters, FREE)?, self.pages);
+            counters.insert(FREE, free)?;
+        }
+        Ok(())
     }
 
     fn apply(self, counters: &mut Table<&'static str, u64>, by: fn(u64, u64) -> u64) -> Result<(), Failure> {

@@ -212,6 +212,7 @@ fn longest_silence(request: &Request) -> Duration {
         | Request::Warm(_)
         | Request::Switch(_)
         | Request::Refresh(_)
+        | Request::Gc(_)
         | Request::Objects { .. } => PREPARE_SILENCE,
         _ => FACTS_SILENCE,
     }
@@ -226,6 +227,8 @@ pub fn unexpected(answer: &Answer) -> Failure {
         Answer::Warmed(_) => "a warming report",
         Answer::Switched(_) => "a switch",
         Answer::Refreshed(_) => "a refresh",
+        Answer::Collected(_) => "a collection",
+        Answer::Generations(_) => "generations",
         Answer::Waits(_) => "waits",
         Answer::Text(_) => "text",
         Answer::Objects => "objects",

@@ -194,6 +194,31 @@ impl Overlay {
         Ok(count)
     }
 
+    /// Trees and blobs of the base that it needs, wherever they are shown, and the originals of what was changed: Git
+    /// compares with them.
+    pub fn rests_on(&self, view: &View, ground: &dyn Ground) -> Outcome<(Vec<ObjectId>, Vec<ObjectId>)> {
+        let state = self.state.read();
+        let (mut trees, mut blobs) = (Vec::new(), Vec::new());
+        let mut see = |node: &Node| match node.content {
+            Content::Tree(id) => trees.push(id),
+            Content::Blob(id) => blobs.push(id),
+            _ => {}
+        };
+        for ino in state.log.inodes()? {
+            if let Some(node) = state.log.node(ino)? {
+                see(&node);
+            }
+        }
+        state.orphans.values().for_each(|node| see(node));
+        state.changed(view, ground, false, &mut |_, base, _| {
+            if let Some((EntryKind::File | EntryKind::Executable | EntryKind::Symlink, id)) = base {
+                blobs.push(id);
+            }
+            Ok(())
+        })?;
+        Ok((trees, blobs))
+    }
+
     /// What Git would take a node for.
     fn now_of(&self, state: &State, node: &Node, hash: gix::hash::Kind) -> Outcome<Now> {
         Ok(match &node.content {
