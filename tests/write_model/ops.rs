@@ -94,6 +94,8 @@ pub enum Op {
     CopyRange { from: usize, to: usize, at: u64, to_at: u64, length: usize },
     WriteFile { path: &'static str, len: usize, seed: u8 },
     AppendFile { path: &'static str, len: usize, seed: u8 },
+    /// Written piece by piece, not in order, and read in between: as assemblers and linkers do.
+    Assemble { path: &'static str, pieces: Vec<(u64, usize)>, seed: u8 },
     TruncateFile { path: &'static str, length: u64 },
     ReadFile { path: &'static str },
     Stat { path: &'static str },
@@ -132,6 +134,11 @@ fn length() -> impl Strategy<Value = usize> {
     prop_oneof![1 => Just(0), 5 => 1..200_usize, 2 => 4000..9000_usize, 1 => 0..200_000_usize]
 }
 
+/// A piece of a file that is assembled: many begin where the file does.
+fn piece() -> impl Strategy<Value = (u64, usize)> {
+    (prop_oneof![1 => Just(0), 1 => 1..5000_u64], 1..3000_usize)
+}
+
 fn on_descriptors() -> BoxedStrategy<Op> {
     let how = prop::sample::select(vec![
         How::Read,
@@ -165,6 +172,8 @@ fn on_files() -> BoxedStrategy<Op> {
     prop_oneof![
         4 => (path(), length(), any::<u8>()).prop_map(|(path, len, seed)| Op::WriteFile { path, len, seed }),
         3 => (path(), length(), any::<u8>()).prop_map(|(path, len, seed)| Op::AppendFile { path, len, seed }),
+        4 => (path(), prop::collection::vec(piece(), 1..6), any::<u8>())
+            .prop_map(|(path, pieces, seed)| Op::Assemble { path, pieces, seed }),
         2 => (path(), place()).prop_map(|(path, length)| Op::TruncateFile { path, length }),
         4 => path().prop_map(|path| Op::ReadFile { path }),
         4 => path().prop_map(|path| Op::Stat { path }),

@@ -159,6 +159,17 @@ impl Side {
                 let file = File::options().append(true).open(self.at(path))?;
                 io::Write::write_all(&mut &file, &noise(seed.into(), len))?;
             }
+            Op::Assemble { path, ref pieces, seed } => {
+                let file = File::options().read(true).write(true).create(true).truncate(true).open(self.at(path))?;
+                let mut seen = Vec::new();
+                for (number, (at, len)) in pieces.iter().enumerate() {
+                    file.write_all_at(&noise(u64::from(seed) + number as u64, *len), *at)?;
+                    let mut bytes = vec![0; 9000];
+                    let read = file.read_at(&mut bytes, 0)?;
+                    seen.extend_from_slice(&bytes[..read]);
+                }
+                return Ok(Seen::Bytes(seen));
+            }
             Op::TruncateFile { path, length } => {
                 File::options().write(true).open(self.at(path))?.set_len(length)?;
             }

@@ -179,7 +179,7 @@ impl Overlay {
         };
         let mut state = self.state.read();
         let reported = state.reported.contains(&ino) || state.orphans.contains_key(&ino);
-        if !reported || number(&state)?.is_some_and(|number| state.held.get(number).is_some()) {
+        if !reported || number(&state)?.is_some_and(|number| state.held.may_have(number)) {
             drop(state);
             let mut exclusive = self.state.write();
             exclusive.report_write(ground, ino)?;

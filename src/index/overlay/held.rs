@@ -45,6 +45,11 @@ impl Held {
         self.files.get(&number).map(|(_, bytes)| &bytes[..])
     }
 
+    /// Whether bytes of the file are held, or the first to come would be.
+    pub(super) fn may_have(&self, number: u64) -> bool {
+        self.files.contains_key(&number) || self.fresh.contains(&number)
+    }
+
     /// Whether `length` bytes at `offset` can be held; they are the first, or go on where those before ended.
     fn takes(&self, number: u64, offset: u64, length: usize) -> bool {
         let end = match self.files.get(&number) {
