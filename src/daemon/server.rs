@@ -96,6 +96,18 @@ async fn serve(daemon: &Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
 #[derive(serde::Deserialize)]
 struct Version {
     version: u32,
+    request: serde_json::Value,
+}
+
+impl Version {
+    /// What is understood from every version, so that a newer Larder can take over.
+    fn of_any_version(&self) -> Option<Request> {
+        match self.request.as_str()? {
+            "ping" => Some(Request::Ping),
+            "shutdown" => Some(Request::Shutdown),
+            _ => None,
+        }
+    }
 }
 
 /// One request line, checked.
@@ -108,9 +120,10 @@ async fn receive(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Result<Reque
     }
     // The version first: a request of another version may not parse.
     match serde_json::from_slice::<Version>(&line) {
-        Ok(Version { version }) if version != PROTOCOL_VERSION => {
+        Ok(envelope) if let Some(request) = envelope.of_any_version() => return Ok(Ok(request)),
+        Ok(Version { version, .. }) if version != PROTOCOL_VERSION => {
             return usage(format!(
-                "this daemon speaks protocol {PROTOCOL_VERSION}, the client {version}: end it with `larder shutdown` of its own version"
+                "this daemon speaks protocol {PROTOCOL_VERSION}, the client {version}: end it with `larder shutdown`; the next command starts one that fits"
             ));
         }
         Err(error) => return usage(format!("the request is not understood: {error}")),

@@ -83,37 +83,131 @@ pub enum Outage {
 /// One operation; the same on both sides.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Open { slot: usize, path: &'static str, how: How },
-    Close { slot: usize },
-    WriteAt { slot: usize, at: u64, len: usize, seed: u8 },
-    ReadAt { slot: usize, at: u64, len: usize },
-    SetLength { slot: usize, length: u64 },
-    StatOpen { slot: usize },
-    Fsync { slot: usize },
-    Allocate { slot: usize, how: Allocate, at: u64, length: u64 },
-    CopyRange { from: usize, to: usize, at: u64, to_at: u64, length: usize },
-    WriteFile { path: &'static str, len: usize, seed: u8 },
-    AppendFile { path: &'static str, len: usize, seed: u8 },
+    Open {
+        slot: usize,
+        path: &'static str,
+        how: How,
+    },
+    Close {
+        slot: usize,
+    },
+    WriteAt {
+        slot: usize,
+        at: u64,
+        len: usize,
+        seed: u8,
+    },
+    ReadAt {
+        slot: usize,
+        at: u64,
+        len: usize,
+    },
+    SetLength {
+        slot: usize,
+        length: u64,
+    },
+    StatOpen {
+        slot: usize,
+    },
+    Fsync {
+        slot: usize,
+    },
+    Allocate {
+        slot: usize,
+        how: Allocate,
+        at: u64,
+        length: u64,
+    },
+    CopyRange {
+        from: usize,
+        to: usize,
+        at: u64,
+        to_at: u64,
+        length: usize,
+    },
+    WriteFile {
+        path: &'static str,
+        len: usize,
+        seed: u8,
+    },
+    AppendFile {
+        path: &'static str,
+        len: usize,
+        seed: u8,
+    },
     /// Written piece by piece, not in order, and read in between: as assemblers and linkers do.
-    Assemble { path: &'static str, pieces: Vec<(u64, usize)>, seed: u8 },
-    TruncateFile { path: &'static str, length: u64 },
-    ReadFile { path: &'static str },
-    Stat { path: &'static str },
-    List { path: &'static str },
-    SyncDirectory { path: &'static str },
-    Unlink { path: &'static str },
-    Rmdir { path: &'static str },
-    Mkdir { path: &'static str, mode: u32 },
-    Symlink { target: &'static str, path: &'static str },
-    ReadLink { path: &'static str },
-    Link { from: &'static str, to: &'static str },
-    Rename { from: &'static str, to: &'static str, how: Rename },
-    Chmod { path: &'static str, mode: u32 },
-    Utimens { path: &'static str, seconds: i64, nanoseconds: i64 },
-    SetAttribute { path: &'static str, name: &'static str, len: usize },
-    GetAttribute { path: &'static str, name: &'static str },
-    RemoveAttribute { path: &'static str, name: &'static str },
-    ListAttributes { path: &'static str },
+    Assemble {
+        path: &'static str,
+        pieces: Vec<(u64, usize)>,
+        seed: u8,
+    },
+    TruncateFile {
+        path: &'static str,
+        length: u64,
+    },
+    ReadFile {
+        path: &'static str,
+    },
+    Stat {
+        path: &'static str,
+    },
+    List {
+        path: &'static str,
+    },
+    SyncDirectory {
+        path: &'static str,
+    },
+    Unlink {
+        path: &'static str,
+    },
+    Rmdir {
+        path: &'static str,
+    },
+    Mkdir {
+        path: &'static str,
+        mode: u32,
+    },
+    Symlink {
+        target: &'static str,
+        path: &'static str,
+    },
+    ReadLink {
+        path: &'static str,
+    },
+    Link {
+        from: &'static str,
+        to: &'static str,
+    },
+    Rename {
+        from: &'static str,
+        to: &'static str,
+        how: Rename,
+    },
+    Chmod {
+        path: &'static str,
+        mode: u32,
+    },
+    Utimens {
+        path: &'static str,
+        seconds: i64,
+        nanoseconds: i64,
+    },
+    SetAttribute {
+        path: &'static str,
+        name: &'static str,
+        len: usize,
+    },
+    GetAttribute {
+        path: &'static str,
+        name: &'static str,
+    },
+    RemoveAttribute {
+        path: &'static str,
+        name: &'static str,
+    },
+    ListAttributes {
+        path: &'static str,
+    },
     Outage(Outage),
 }
 

@@ -74,7 +74,8 @@ impl Standing {
 
     /// Whether `bytes` more make the file grow beyond its limit.
     fn exceeded_by(&self, bytes: u64) -> bool {
-        self.file.saturating_add(bytes.saturating_sub(self.free)) > self.hard()
+        let growth = bytes.saturating_sub(self.free);
+        growth > 0 && self.file.saturating_add(growth) > self.hard()
     }
 
     /// Pages of the tables grow along with what is stored, and a commit needs some beside those it frees.
@@ -187,11 +188,12 @@ impl MakeRoom for Quota {
         loop {
             let standing = self.standing(&daemon, &mut state)?;
             let resting = state.fruitless.is_some_and(|at| at.elapsed() < FRUITLESS_PAUSE);
-            if standing.is_high(bytes) && !resting && state.wanted == 0 && !state.closed {
+            let exceeded = standing.exceeded_by(bytes);
+            if (exceeded || standing.is_high(bytes)) && !resting && state.wanted == 0 && !state.closed {
                 state.wanted = standing.shortage(bytes).max(bytes);
                 self.asked.notify_one();
             }
-            if !standing.exceeded_by(bytes) {
+            if !exceeded {
                 return Ok(if standing.is_tight() { Room::Tight } else { Room::Plenty });
             }
             if state.closed || (resting && state.wanted == 0) || begun.elapsed() >= LONGEST_WAIT {

@@ -199,21 +199,24 @@ impl Overlay {
     pub fn rests_on(&self, view: &View, ground: &dyn Ground) -> Outcome<(Vec<ObjectId>, Vec<ObjectId>)> {
         let state = self.state.read();
         let (mut trees, mut blobs) = (Vec::new(), Vec::new());
-        let mut see = |node: &Node| match node.content {
-            Content::Tree(id) => trees.push(id),
-            Content::Blob(id) => blobs.push(id),
-            _ => {}
+        let mut add = |entry: Option<(EntryKind, ObjectId)>| match entry {
+            Some((EntryKind::Directory, id)) => trees.push(id),
+            Some((EntryKind::File | EntryKind::Executable | EntryKind::Symlink, id)) => blobs.push(id),
+            Some((EntryKind::Gitlink, _)) | None => {}
         };
-        for ino in state.log.inodes()? {
-            if let Some(node) = state.log.node(ino)? {
-                see(&node);
-            }
-        }
-        state.orphans.values().for_each(|node| see(node));
-        state.changed(view, ground, false, &mut |_, base, _| {
-            if let Some((EntryKind::File | EntryKind::Executable | EntryKind::Symlink, id)) = base {
-                blobs.push(id);
-            }
+        let of = |node: &Node| match node.content {
+            Content::Tree(id) => Some((EntryKind::Directory, id)),
+            Content::Blob(id) => Some((EntryKind::File, id)),
+            _ => None,
+        };
+        state.orphans.values().for_each(|node| add(of(node)));
+        state.changed(view, ground, false, &mut |_, base, seen| {
+            add(base.filter(|(kind, _)| *kind != EntryKind::Directory));
+            add(match seen {
+                Seen::Node(node) => of(node),
+                Seen::Moved(kind, id) => Some((kind, id)),
+                Seen::Nothing => None,
+            });
             Ok(())
         })?;
         Ok((trees, blobs))
