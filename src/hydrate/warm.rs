@@ -31,7 +31,8 @@ const FIRST_FROM: usize = 4096;
 const ROUNDS: usize = 3;
 
 /// What it means when that is not enough.
-const NOT_KEPT: &str = "objects that were fetched do not stay in the cache";
+const NOT_KEPT: &str = "objects that were fetched do not stay in the cache, which is too small for all of them: raise \
+                        cache.max_size, or warm less";
 
 /// What to warm.
 #[derive(Clone)]
@@ -219,7 +220,7 @@ impl Hydrator {
                 return Ok(directories);
             }
         }
-        Err(RemoteError::new(FailureKind::Transient, NOT_KEPT))
+        Err(RemoteError::new(FailureKind::Local, NOT_KEPT))
     }
 
     /// Queues a bulk batch; waits for a place first.
@@ -292,7 +293,7 @@ impl Hydrator {
             let wants = absent.into_iter().map(|id| Want { id, size: None }).collect();
             carried = self.send(Cargo { wants, ..Cargo::default() }, plan, progress).await?;
         }
-        Err(RemoteError::new(FailureKind::Transient, NOT_KEPT))
+        Err(RemoteError::new(FailureKind::Local, NOT_KEPT))
     }
 }
 

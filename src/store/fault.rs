@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
 use redb::backends::FileBackend;
 use redb::{BackendError, Database, DatabaseError, StorageBackend};
@@ -15,13 +15,26 @@ use super::db::{Inner, Opener};
 use super::error::StoreError;
 
 /// What the disk answers: an errno, or 0 for doing its work. Shared by all files opened through it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Faults {
     pub writes: Arc<AtomicI32>,
     pub reads: Arc<AtomicI32>,
+    /// Writes, syncs and changes of length that it still carries out; then none any more.
+    pub left: Arc<AtomicI64>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { writes: Arc::default(), reads: Arc::default(), left: Arc::new(AtomicI64::new(i64::MAX)) }
+    }
 }
 
 impl Faults {
+    /// Counts an operation that changes the file.
+    fn change(&self) -> io::Result<()> {
+        if self.left.fetch_sub(1, Ordering::SeqCst) > 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EIO)) }
+    }
+
     /// Opens a store on a disk with these faults.
     pub(super) fn open(&self, path: &Path, cache_bytes: usize) -> Result<Store, StoreError> {
         Inner::open(path, self.opener(cache_bytes)).map(Store::from)
@@ -71,6 +84,7 @@ impl StorageBackend for FaultyDisk {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.faults.change()?;
         // Holes cost no space.
         if self.faults.writes.load(Ordering::SeqCst) != libc::ENOSPC {
             outcome(&self.faults.writes)?;
@@ -79,6 +93,7 @@ impl StorageBackend for FaultyDisk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.faults.change()?;
         if self.faults.writes.load(Ordering::SeqCst) != libc::ENOSPC {
             outcome(&self.faults.writes)?;
         }
@@ -86,6 +101,7 @@ impl StorageBackend for FaultyDisk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.faults.change()?;
         // A full disk still takes what lands on blocks the file has.
         if self.faults.writes.load(Ordering::SeqCst) != libc::ENOSPC || self.has_hole(offset, data.len() as u64) {
             outcome(&self.faults.writes)?;

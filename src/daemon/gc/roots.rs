@@ -16,6 +16,7 @@ use crate::hydrate::walk::Everything;
 use crate::index::gc::{self, Held, Origin, Roots};
 use crate::index::ino::Ino;
 use crate::index::view::View;
+use crate::store::overlay::Content;
 use crate::store::{Generation, GenerationRecord, Pin, Workspace, WorkspaceId};
 use crate::vfs::inode::{Inodes, What};
 
@@ -179,7 +180,13 @@ impl Daemon {
         let mounted: Vec<Arc<Live>> = self.all().into_iter().filter(|live| live.is_mounted()).collect();
         let paths: Vec<_> = mounted.iter().map(|live| live.path()).collect();
         for (place, ino) in open_files::inodes(&paths) {
-            if let Some(What::Blob { id, .. }) = mounted.get(place).and_then(|live| live.fs().inodes().what(Ino(ino))) {
+            let Some(live) = mounted.get(place) else { continue };
+            if let Some(What::Blob { id, .. }) = live.fs().inodes().what(Ino(ino)) {
+                blobs.push(id);
+            } else if let Some(shown) = live.shown()
+                && let Ok(Some(node)) = shown.overlay.node(Ino(ino))
+                && let Content::Blob(id) = node.content
+            {
                 blobs.push(id);
             }
         }

@@ -1,6 +1,7 @@
 //! The store as a whole, against plain maps, damaged files, failing disks and killed processes.
 
 mod crash;
+mod cut;
 mod damage;
 mod failure;
 mod model;

@@ -9,9 +9,23 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Op {
     Batch(Vec<(u8, usize, bool)>),
-    Large { seed: u8, len: usize, finish: bool },
-    ReadAt { pick: prop::sample::Index, offset: usize, len: usize },
+    Large {
+        seed: u8,
+        len: usize,
+        finish: bool,
+    },
+    ReadAt {
+        pick: prop::sample::Index,
+        offset: usize,
+        len: usize,
+    },
+    /// Takes out those whose first byte has one of these bits.
+    Remove {
+        bits: u8,
+        keep: bool,
+    },
     Flush,
+    Compact,
     Reopen,
 }
 
@@ -30,7 +44,9 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(seed, len, finish)| Op::Large { seed, len, finish }),
         6 => (any::<prop::sample::Index>(), 0..3 * FRAME_BYTES, 0..2 * FRAME_BYTES)
             .prop_map(|(pick, offset, len)| Op::ReadAt { pick, offset, len }),
+        2 => (any::<u8>(), any::<bool>()).prop_map(|(bits, keep)| Op::Remove { bits, keep }),
         1 => Just(Op::Flush),
+        1 => Just(Op::Compact),
         1 => Just(Op::Reopen),
     ]
 }
@@ -75,9 +91,29 @@ proptest! {
                     let read = scratch.store().read_at(id, offset as u64, len).expect("readable").expect("here");
                     prop_assert!(read == expected, "{} at {} of {}", len, offset, raw.len());
                 }
+                Op::Remove { bits, keep } => {
+                    let goes = |id: &ObjectId| id.as_bytes()[0] & bits != 0;
+                    let keep = if keep { KeepSize::Yes } else { KeepSize::No };
+                    let found = scratch.store().blobs_where(|blob| goes(&blob.id)).expect("readable");
+                    let count = found.len() as u64;
+                    prop_assert_eq!(count, model.keys().filter(|id| goes(id)).count() as u64);
+                    let victims = found.into_iter().map(|blob| (blob, keep)).collect();
+                    let swept = scratch.store().remove_blobs(victims, &mut || true).expect("taken out");
+                    prop_assert_eq!((swept.objects, swept.complete), (count, true));
+                    model.retain(|id, raw| {
+                        let size = scratch.store().sizes(&[*id]).expect("readable")[0];
+                        let known = (!goes(id) || keep == KeepSize::Yes).then_some(raw.len() as u64);
+                        assert_eq!(size, known, "{id}");
+                        !goes(id)
+                    });
+                }
                 Op::Flush => scratch.store().flush().expect("flushed"),
+                Op::Compact => drop(scratch.store().compact().expect("compacted")),
                 Op::Reopen => scratch.reopen(),
             }
+        }
+        if model.is_empty() {
+            prop_assert_eq!(scratch.chunks(), 0);
         }
         let store = scratch.store();
         for (id, raw) in &model {
