@@ -21,6 +21,8 @@ mod man;
 mod metrics;
 mod mount;
 mod output;
+mod pin;
+mod pins;
 mod prepare;
 mod progress;
 mod refresh;
@@ -30,6 +32,7 @@ mod status;
 mod switch;
 mod target;
 mod unmount;
+mod unpin;
 mod waits;
 mod warm;
 
@@ -78,6 +81,9 @@ enum Command {
     Refresh(refresh::Arguments),
     Prepare(prepare::Arguments),
     Warm(warm::Arguments),
+    Pin(pin::Arguments),
+    Unpin(unpin::Arguments),
+    Pins(pins::Arguments),
     Generations(generations::Arguments),
     Gc(gc::Arguments),
     History(history::Arguments),
@@ -125,6 +131,9 @@ fn run(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Prepare(arguments) => prepare::run(&arguments, output),
         Command::History(arguments) => history::run(&arguments, output),
         Command::Warm(arguments) => warm::run(arguments, output),
+        Command::Pin(arguments) => pin::run(arguments, output),
+        Command::Unpin(arguments) => unpin::run(&arguments, output),
+        Command::Pins(arguments) => pins::run(&arguments, output),
         Command::Generations(arguments) => generations::run(&arguments, output),
         Command::Gc(arguments) => gc::run(&arguments, output),
         Command::Doctor(arguments) => doctor::run(&arguments, output),

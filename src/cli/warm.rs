@@ -73,11 +73,11 @@ fn request(arguments: Arguments) -> WarmRequest {
 }
 
 /// An empty pathspec would select everything; Git refuses it because it is more likely a variable that was not set.
-fn pathspec(text: &str) -> Result<String, String> {
+pub(super) fn pathspec(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("it is empty; `.` is everything".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-fn human(report: &WarmReport, target: &str, limit: Option<u64>) -> String {
+pub(super) fn human(report: &WarmReport, target: &str, limit: Option<u64>) -> String {
     let mut parts = Vec::new();
     if report.objects_fetched > 0 {
         let (bytes, requests) = (human_bytes(report.bytes_fetched), counted(report.requests, "request"));

@@ -41,6 +41,11 @@ impl<'a> Lazy<'a> {
         Self { open, connection: None }
     }
 
+    /// Whether the remote was needed.
+    pub fn was_opened(&self) -> bool {
+        self.connection.is_some()
+    }
+
     /// The connection.
     pub fn get(&mut self) -> Result<&mut GitConnection, RemoteError> {
         match &mut self.connection {

@@ -90,7 +90,7 @@ pub fn converter(
 }
 
 /// Fetches `ids` and stores them. What fails stays missing.
-fn bring(daemon: &Daemon, row: &Workspace, hydrator: &Hydrator, ids: &[ObjectId]) {
+pub(super) fn bring(daemon: &Daemon, row: &Workspace, hydrator: &Hydrator, ids: &[ObjectId]) {
     let Some((first, rest)) = ids.split_first() else { return };
     let want = |id: &ObjectId| Want { id: *id, size: None };
     let owner = Owner(row.id.0);

@@ -4,7 +4,7 @@
 //! [`workspace`] is one live mount; [`mounting`] deals with mount points;
 //! [`prepare`] brings a commit into a workspace; [`lifecycle`] mounts,
 //! restores and unmounts; [`moving`] follows HEAD and `switch` moves it;
-//! `refresh` fetches from the remote; [`warm`] fetches ahead; [`gc`] takes out what nobody needs; [`status`] reports; [`client`] is the other end of the socket.
+//! `refresh` fetches from the remote; [`warm`] fetches ahead; [`pin`] keeps what was fetched; [`gc`] takes out what nobody needs; [`status`] reports; [`client`] is the other end of the socket.
 
 pub mod bring;
 mod bring_changed;
@@ -22,6 +22,7 @@ pub mod moving;
 mod names;
 pub mod objects;
 pub mod overlay;
+pub mod pin;
 pub mod prepare;
 pub mod protocol;
 mod prune;

@@ -80,6 +80,15 @@ pub enum Request {
         /// A mount path or a workspace name.
         target: String,
     },
+    /// Fetch what a commit's pathspecs select, and keep it.
+    Pin(PinRequest),
+    /// Keep it no longer. Answered by [`Answer::Pins`] with those that were taken away.
+    Unpin(UnpinRequest),
+    /// What is pinned.
+    Pins {
+        /// A mount path or a workspace name; `None`: of all workspaces.
+        target: Option<String>,
+    },
     /// Everyone who waits for an object now.
     Waits,
     /// All metrics as Prometheus text.
@@ -157,6 +166,72 @@ pub struct WarmRequest {
     pub background: bool,
     /// As in [`MountRequest::environment`]; needed for `rev` alone.
     pub environment: Vec<(String, String)>,
+}
+
+/// `larder pin`: what the words mean is for the daemon to find out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PinRequest {
+    /// A mount path or a workspace name.
+    pub target: String,
+    /// The words before `--`: a revision first, perhaps, and pathspecs.
+    pub words: Vec<String>,
+    /// The words after `--`, which are pathspecs.
+    pub only_pathspecs: Vec<String>,
+    /// As in [`MountRequest::environment`].
+    pub environment: Vec<(String, String)>,
+}
+
+/// `larder unpin`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnpinRequest {
+    /// These pins; none goes unless all of them are there.
+    Numbers(Vec<u64>),
+    /// All pins of these workspaces.
+    AllOf(Vec<String>),
+}
+
+/// What pinning did: the fields of `larder pin --json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PinReport {
+    /// The pin's number.
+    pub number: u64,
+    /// Its workspace.
+    pub workspace: String,
+    /// The commit.
+    pub commit: String,
+    /// Git pathspecs; none means everything.
+    pub pathspecs: Vec<String>,
+    /// It was there already, and was completed.
+    pub existed: bool,
+    /// What was fetched for it.
+    #[serde(flatten)]
+    pub warmed: WarmReport,
+}
+
+/// A pin: a row of `larder pins --json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinRow {
+    /// Its number.
+    pub number: u64,
+    /// Its workspace.
+    pub workspace: String,
+    /// The commit.
+    pub commit: String,
+    /// Git pathspecs; none means everything.
+    pub pathspecs: Vec<String>,
+    /// When it was pinned, RFC 3339.
+    pub created: String,
+    /// Distinct blobs it selects.
+    pub objects: u64,
+    /// Those of them in the cache.
+    pub cached_objects: u64,
+    /// Raw bytes of those.
+    pub raw_bytes: u64,
+    /// Bytes those take in the store.
+    pub stored_bytes: u64,
+    /// Whether all of them are in the cache, and all trees.
+    pub complete: bool,
 }
 
 /// `larder switch`, arguments checked by the client.
@@ -420,6 +495,10 @@ pub enum Answer {
     Collected(Box<GcReport>),
     /// To [`Request::Generations`].
     Generations(Vec<GenerationRow>),
+    /// To [`Request::Pin`].
+    Pinned(PinReport),
+    /// To [`Request::Pins`] and [`Request::Unpin`].
+    Pins(Vec<PinRow>),
     /// To [`Request::Waits`].
     Waits(Vec<Wait>),
     /// To [`Request::Metrics`]: Prometheus text.

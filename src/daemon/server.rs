@@ -166,6 +166,11 @@ async fn handle(
         Request::Generations { target } => {
             blocking(daemon, move |daemon| Ok(Answer::Generations(daemon.generations(&target)?))).await
         }
+        Request::Pin(request) => daemon.pin(request, read, write).await,
+        Request::Unpin(request) => blocking(daemon, move |daemon| daemon.unpin(&request)).await,
+        Request::Pins { target } => {
+            blocking(daemon, move |daemon| Ok(Answer::Pins(daemon.pins(target.as_deref())?))).await
+        }
         Request::Waits => Ok(Answer::Waits(daemon.waits())),
         Request::Metrics => Ok(Answer::Text(daemon.rendered_metrics())),
         Request::Fsmonitor { workspace, token, writer } => {

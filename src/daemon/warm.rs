@@ -24,6 +24,7 @@ use crate::git::pathspec::Pathspecs;
 use crate::hydrate::walk::Select;
 use crate::hydrate::{FailureKind, RemoteError, WarmPlan, WarmProgress};
 use crate::store::{ObjectIdText, PendingWarm, Warmed, WarmedKey, WorkspaceId};
+use crate::vfs::Shown;
 
 /// Warms that run at once: each walks ahead by a window of a few megabytes. Further ones are refused.
 const RUNNING_MAX: usize = 16;
@@ -42,19 +43,19 @@ const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
 
 /// What is warmed, apart from who wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Subject {
-    root: ObjectId,
-    pathspecs: Vec<String>,
-    max_blob_bytes: Option<u64>,
+pub(super) struct Subject {
+    pub(super) root: ObjectId,
+    pub(super) pathspecs: Vec<String>,
+    pub(super) max_blob_bytes: Option<u64>,
 }
 
 /// A warm under way.
-struct Running {
+pub(super) struct Running {
     workspace: WorkspaceId,
     label: String,
     since: Instant,
-    progress: Arc<WarmProgress>,
-    cancel: watch::Sender<bool>,
+    pub(super) progress: Arc<WarmProgress>,
+    pub(super) cancel: watch::Sender<bool>,
 }
 
 /// All warms of the daemon.
@@ -66,10 +67,10 @@ pub(super) struct Warms {
 }
 
 /// A warm's place among those running; dropping it frees the place.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     warms: &'a Warms,
     number: u64,
-    running: Arc<Running>,
+    pub(super) running: Arc<Running>,
 }
 
 impl Drop for Place<'_> {
@@ -79,7 +80,7 @@ impl Drop for Place<'_> {
 }
 
 impl Warms {
-    fn enter(&self, workspace: WorkspaceId, label: String) -> Result<Place<'_>, Failure> {
+    pub(super) fn enter(&self, workspace: WorkspaceId, label: String) -> Result<Place<'_>, Failure> {
         let mut all = self.running.lock();
         if all.len() >= RUNNING_MAX {
             let text = format!("{RUNNING_MAX} warms are under way already");
@@ -151,12 +152,7 @@ impl Daemon {
     /// The tree that a request is about, and how many requests to the remote that took.
     async fn root(self: &Arc<Self>, live: &Arc<Live>, request: &WarmRequest) -> Result<(ObjectId, u64), Failure> {
         let Some(rev) = request.rev.clone() else {
-            let shown = live.shown().ok_or_else(|| {
-                let text = format!("{} is not prepared yet", live.row().name);
-                Failure::new(FailureClass::Refused, text)
-                    .hint("`larder status` shows why; `larder prepare` tries again")
-            })?;
-            return Ok((shown.view.generation().tree.0, 0));
+            return Ok((prepared(live)?.view.generation().tree.0, 0));
         };
         let (daemon, live) = (Arc::clone(self), Arc::clone(live));
         let job = prepare::Job { environment: request.environment.clone(), ..self.job_of(&live)? };
@@ -179,7 +175,7 @@ impl Daemon {
     }
 
     /// Warms `subject` to its end, until it is cancelled or fails. `tell` hears how far it is.
-    async fn run(
+    pub(super) async fn run(
         self: &Arc<Self>,
         live: &Arc<Live>,
         subject: &Subject,
@@ -381,8 +377,16 @@ impl Subject {
     }
 }
 
+/// What a workspace shows; refused before it is prepared.
+pub(super) fn prepared(live: &Live) -> Result<Arc<Shown>, Failure> {
+    live.shown().ok_or_else(|| {
+        let text = format!("{} is not prepared yet", live.row().name);
+        Failure::new(FailureClass::Refused, text).hint("`larder status` shows why; `larder prepare` tries again")
+    })
+}
+
 /// What `larder waits` and the log call a warm.
-fn label(live: &Live, pathspecs: &[String]) -> String {
+pub(super) fn label(live: &Live, pathspecs: &[String]) -> String {
     let path = live.path();
     if pathspecs.is_empty() {
         path.display().to_string()

@@ -193,17 +193,33 @@ impl Walk {
     }
 
     /// Counts the blobs selected, without asking which are here. Trees the store lacks are passed by.
-    pub fn count(mut self) -> Result<u64, StoreError> {
+    pub fn count(self) -> Result<u64, StoreError> {
+        let mut count = 0;
+        self.blobs(|ids| -> Result<(), StoreError> {
+            count += ids.len() as u64;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Hands on the blobs selected, a directory's at a time, whether they are here or not. Trees the store lacks are passed
+    /// by; tells how many those are.
+    pub fn blobs<E: From<StoreError>>(
+        mut self,
+        mut visit: impl FnMut(&[ObjectId]) -> Result<(), E>,
+    ) -> Result<usize, E> {
         while let Some(step) = self.steps.pop() {
             match step {
                 Step::Enter(directory) => self.enter(directory, 0)?,
                 Step::Files { directory, listing, .. } => {
-                    self.selected(&directory, &listing, 0..listing.len());
+                    let found = self.selected(&directory, &listing, 0..listing.len());
+                    let ids: Vec<ObjectId> = found.into_iter().map(|(_, id)| id).collect();
+                    visit(&ids)?;
                 }
                 Step::Leave { .. } => {}
             }
         }
-        Ok(self.tally.selected)
+        Ok(self.absent.len())
     }
 
     fn enter(&mut self, directory: Directory, begin: usize) -> Result<(), StoreError> {

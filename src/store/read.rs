@@ -139,6 +139,18 @@ impl Store {
         })
     }
 
+    /// Raw and stored size of each of `ids` that is here.
+    pub fn kept_sizes(&self, ids: &[ObjectId]) -> Result<Vec<Option<(u64, u64)>>, StoreError> {
+        self.inner.read("looking up blobs", |txn| {
+            let blobs = txn.open_table(BLOBS)?;
+            let sizes = |id: &ObjectId| -> Result<Option<(u64, u64)>, Failure> {
+                let row = blobs.get(id.as_bytes())?.and_then(|row| BlobRow::decode(id, row.value()));
+                Ok(row.map(|row| (row.raw_size, row.stored_size)))
+            };
+            ids.iter().map(sizes).collect()
+        })
+    }
+
     /// A tree's packed listing. `None`: not here, or found damaged and dropped.
     pub fn tree(&self, id: &ObjectId) -> Result<Option<Listing>, StoreError> {
         let found = self.inner.read("reading a tree", |txn| {

@@ -213,6 +213,9 @@ fn longest_silence(request: &Request) -> Duration {
         | Request::Switch(_)
         | Request::Refresh(_)
         | Request::Gc(_)
+        | Request::Pin(_)
+        | Request::Unpin(_)
+        | Request::Pins { .. }
         | Request::Objects { .. } => PREPARE_SILENCE,
         _ => FACTS_SILENCE,
     }
@@ -229,6 +232,8 @@ pub fn unexpected(answer: &Answer) -> Failure {
         Answer::Refreshed(_) => "a refresh",
         Answer::Collected(_) => "a collection",
         Answer::Generations(_) => "generations",
+        Answer::Pinned(_) => "a pin",
+        Answer::Pins(_) => "pins",
         Answer::Waits(_) => "waits",
         Answer::Text(_) => "text",
         Answer::Objects => "objects",

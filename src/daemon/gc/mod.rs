@@ -103,7 +103,7 @@ impl Daemon {
     }
 
     /// What was read a moment ago is in the store then, and counts as used.
-    fn settle_all(&self) {
+    pub(super) fn settle_all(&self) {
         const LIMIT: Duration = Duration::from_millis(500);
         let hydrators: Vec<_> = self.hydrators.lock().values().cloned().collect();
         for hydrator in hydrators {

@@ -129,6 +129,11 @@ impl Daemon {
         gathered.origins.append(&mut kept);
         for pin in self.store.pins()? {
             gathered.roots.held.push(held(pin.tree.0, &pin.pathspecs)?);
+            match self.attributes.of(self, pin.tree.0) {
+                Ok(blobs) => gathered.roots.blobs.extend(blobs.iter()),
+                // Its trees are not all here.
+                Err(failure) => tracing::warn!(pin = pin.id, "attribute files are not known: {failure}"),
+            }
         }
         for warm in self.store.warms()? {
             gathered.roots.held.push(held(warm.root.0, &warm.pathspecs)?);

@@ -1,0 +1,186 @@
+//! Working without a network: what is pinned stays, what is here works, what is not here fails at once, and everything
+//! goes on when the network is back.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use common::proxy::{Proxy, wide_behind_proxy};
+use common::servers::{GitDaemon, git_url};
+use common::{Fixture, exit, git_out, read, repos, rows, text};
+use serde_json::Value;
+
+/// Short times, and nothing is fetched that was not asked for.
+const HASTY: &str =
+    "[network]\ntimeout = \"2s\"\n[hydrate]\nretries = 2\nprefetch = \"off\"\n[git]\nhistory = \"off\"\n";
+
+/// A collection that takes everything that is not held.
+const SWEEP: [&str; 5] = ["gc", "--generations", "0", "--max-age", "0s"];
+
+/// Three commits on `main`, each with other content in the same files, the tags `v1` and `v2` on the first two, and
+/// a branch `next` beside them.
+fn versions(source: &Path) -> Vec<String> {
+    repos::init(source, "sha1");
+    let mut commits = Vec::new();
+    for version in 1..=3 {
+        for file in ["src/one.rs", "src/two.rs", "docs/guide.md", "top.txt"] {
+            repos::write(source, file, content(version, file));
+        }
+        commits.push(repos::commit_all(source, &format!("version {version}")));
+        if version < 3 {
+            git_out(source, &["tag", &format!("v{version}")]);
+        }
+    }
+    git_out(source, &["checkout", "-q", "-b", "next"]);
+    repos::write(source, "src/one.rs", content(4, "src/one.rs"));
+    commits.push(repos::commit_all(source, "next"));
+    git_out(source, &["checkout", "-q", "main"]);
+    commits
+}
+
+fn content(version: u32, file: &str) -> String {
+    format!("{file} of version {version}\n")
+}
+
+struct Scene {
+    proxy: Proxy,
+    mount: PathBuf,
+    commits: Vec<String>,
+    _server: GitDaemon,
+}
+
+impl Scene {
+    fn new(fixture: &Fixture) -> Self {
+        let commits = versions(&fixture.path("served/source"));
+        let server = GitDaemon::serve(&fixture.path("served"));
+        let proxy = Proxy::to(server.port());
+        let mount = fixture.mount(&git_url(proxy.port(), "source"), "m");
+        Self { proxy, mount, commits, _server: server }
+    }
+
+    fn url(&self) -> String {
+        git_url(self.proxy.port(), "source")
+    }
+}
+
+fn number(document: &Value, field: &str) -> u64 {
+    document[field].as_u64().unwrap_or_else(|| panic!("no number {field}: {document}"))
+}
+
+/// The document of `larder pin`; `--json` stands first, since a `--` may follow.
+fn pin(fixture: &Fixture, mount: &str, arguments: &[&str]) -> Value {
+    let outcome = fixture.ok(&[&["--json", "pin", mount], arguments].concat());
+    serde_json::from_slice(&outcome.stdout).expect("one JSON document")
+}
+
+/// A read that must fail for want of a network, and soon.
+#[track_caller]
+fn unreachable(path: &Path) {
+    let began = Instant::now();
+    let error = read(path).expect_err("it is not in the cache");
+    assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH), "{}: {error}", path.display());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?} with a time-out of 2 s", began.elapsed());
+}
+
+#[track_caller]
+fn reads(path: &Path, wanted: &str) {
+    let bytes = read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(String::from_utf8_lossy(&bytes), wanted, "{}", path.display());
+}
+
+#[test]
+fn what_is_pinned_is_fetched_listed_and_kept() {
+    let Some(fixture) = Fixture::with_settings(HASTY) else { return };
+    let scene = Scene::new(&fixture);
+    let mount = text(&scene.mount);
+    assert!(rows(fixture.json(&["pins"])).is_empty());
+    let report = pin(&fixture, mount, &["--", "src"]);
+    assert_eq!((number(&report, "objects_wanted"), number(&report, "objects_fetched")), (2, 2), "{report}");
+    assert_eq!((report["commit"].as_str(), &report["existed"]), (Some(&*scene.commits[2]), &Value::Bool(false)));
+    // Another commit, by its tag, with a pathspec.
+    let tagged = pin(&fixture, mount, &["v1", "docs"]);
+    assert_eq!(tagged["commit"].as_str(), Some(&*scene.commits[0]), "{tagged}");
+    let again = pin(&fixture, mount, &["--", "src"]);
+    assert_eq!((number(&again, "number"), &again["existed"]), (number(&report, "number"), &Value::Bool(true)));
+    let all = rows(fixture.json(&["pins", "m"]));
+    assert_eq!(all.len(), 2, "{all:?}");
+    for (row, objects) in all.iter().zip([2, 1]) {
+        assert_eq!((number(row, "objects"), number(row, "cached_objects")), (objects, objects), "{row}");
+        assert!(row["complete"] == true && number(row, "raw_bytes") > 0 && number(row, "stored_bytes") > 0, "{row}");
+        assert_eq!(row["workspace"], "m");
+        assert!(row["created"].as_str().is_some_and(|time| time.ends_with('Z')), "{row}");
+    }
+    reads(&scene.mount.join("top.txt"), &content(3, "top.txt"));
+    fixture.ok(&SWEEP);
+    scene.proxy.set_offline(true);
+    reads(&scene.mount.join("src/one.rs"), &content(3, "src/one.rs"));
+    assert!(rows(fixture.json(&["pins"])).iter().all(|row| row["complete"] == true));
+    scene.proxy.set_offline(false);
+    // By number, and all of a workspace; what is not there takes nothing away.
+    fixture.fails(&[exit::NOT_FOUND], &["unpin", &number(&report, "number").to_string(), "77"]);
+    fixture.fails(&[exit::USAGE], &["unpin", "m"]);
+    assert_eq!(rows(fixture.json(&["pins"])).len(), 2);
+    let gone = rows(fixture.json(&["unpin", &number(&report, "number").to_string()]));
+    assert_eq!(gone.len(), 1);
+    assert_eq!(rows(fixture.json(&["unpin", "--all", mount])).len(), 1);
+    assert!(fixture.ok(&["pins"]).out().contains("nothing is pinned"));
+    fixture.ok(&SWEEP);
+    assert_eq!(number(&fixture.status(&scene.mount), "hydrated_objects"), 0);
+    // They go with their workspace.
+    fixture.ok(&["pin", mount]);
+    fixture.ok(&["unmount", "--purge", mount]);
+    assert!(rows(fixture.json(&["pins"])).is_empty());
+}
+
+#[test]
+fn the_first_word_of_a_pin_is_a_revision_only_where_that_is_clear() {
+    let Some(fixture) = Fixture::with_settings(HASTY) else { return };
+    let source = fixture.path("served/source");
+    let commits = versions(&source);
+    repos::write(&source, "next", "a file called like a branch\n");
+    let last = repos::commit_all(&source, "next, the file");
+    let server = GitDaemon::serve(&fixture.path("served"));
+    let mount = fixture.mount(&server.url("source"), "m");
+    let mount = text(&mount);
+    let commit = |arguments: &[&str]| {
+        let report = pin(&fixture, mount, arguments);
+        (report["commit"].as_str().expect("a commit").to_owned(), report["pathspecs"].clone())
+    };
+    let paths = |words: &[&str]| Value::from(words.to_vec());
+    // The branch is only known to the remote before it was fetched.
+    assert_eq!(commit(&["next", "--", "src/one.rs"]), (commits[3].clone(), paths(&["src/one.rs"])));
+    assert_eq!(commit(&["--", "next"]), (last.clone(), paths(&["next"])));
+    fixture.ok(&["refresh", mount]);
+    git_out(Path::new(mount), &["branch", "next", &last]);
+    let ambiguous = fixture.fails(&[exit::USAGE], &["pin", mount, "next"]);
+    assert!(ambiguous.err().contains("--"), "{}", ambiguous.err());
+    assert_eq!(commit(&["src"]), (last.clone(), paths(&["src"])));
+    assert_eq!(commit(&["*.md"]), (last.clone(), paths(&["*.md"])));
+    assert_eq!(commit(&["HEAD", "top.txt"]), (last, paths(&["top.txt"])));
+    assert_eq!(commit(&[&commits[1], "top.txt"]), (commits[1].clone(), paths(&["top.txt"])));
+    for nothing in [&["nowhere"][..], &["--", "nowhere"], &["HEAD~99", "src"], &["v1", "nowhere"]] {
+        fixture.fails(&[exit::NOT_FOUND], &[&["pin", mount], nothing].concat());
+    }
+    for wrong in [&["--", "../out"][..], &["v1", "src", "--", "docs"], &["--", ":(attr:x)y"]] {
+        fixture.fails(&[exit::USAGE], &[&["pin", mount], wrong].concat());
+    }
+    assert_eq!(rows(fixture.json(&["pins"])).len(), 6);
+}
+
+#[test]
+fn a_pin_that_was_interrupted_goes_on() {
+    let Some(fixture) = Fixture::with_settings(HASTY) else { return };
+    let (_server, proxy, mount) = wide_behind_proxy(&fixture, 20);
+    assert!(read(&mount.join("many/f00001")).is_ok());
+    proxy.set_offline(true);
+    let failed = fixture.fails(&[exit::REMOTE], &["pin", text(&mount), "many"]);
+    assert!(failed.err().contains("pin 1 stays") && failed.err().contains("goes on"), "{}", failed.err());
+    let row = common::first(rows(fixture.json(&["pins"])).into());
+    assert_eq!((number(&row, "objects"), number(&row, "cached_objects")), (20, 1), "{row}");
+    assert_eq!(row["complete"], false);
+    proxy.set_offline(false);
+    let report = pin(&fixture, text(&mount), &["many"]);
+    assert_eq!((number(&report, "number"), number(&report, "objects_fetched")), (1, 19), "{report}");
+    assert_eq!(rows(fixture.json(&["pins"]))[0]["complete"], true);
+}
