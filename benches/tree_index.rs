@@ -66,6 +66,7 @@ fn workspace() -> Workspace {
         mounted: false,
         switching: None,
         refresh_seconds: None,
+        offline: false,
         base_time: None,
         read_only: false,
     }

@@ -338,6 +338,7 @@ fn fill(home: &Path) -> String {
         mounted: true,
         switching: None,
         refresh_seconds: None,
+        offline: false,
         base_time: None,
         read_only: false,
     };

@@ -184,3 +184,116 @@ fn a_pin_that_was_interrupted_goes_on() {
     assert_eq!((number(&report, "number"), number(&report, "objects_fetched")), (1, 19), "{report}");
     assert_eq!(rows(fixture.json(&["pins"]))[0]["complete"], true);
 }
+
+/// Mounts `rev` of the scene's repository without a network, with these further arguments.
+fn mount_again(fixture: &Fixture, scene: &Scene, name: &str, more: &[&str]) -> (PathBuf, common::Outcome) {
+    let path = fixture.path(name);
+    let outcome = fixture.ok(&[&["mount", &scene.url(), text(&path)], more].concat());
+    assert!(fixture.is_mounted(&path), "{name}");
+    (path, outcome)
+}
+
+#[test]
+fn what_was_fetched_can_be_mounted_without_a_network() {
+    let Some(fixture) = Fixture::with_settings(HASTY) else { return };
+    let scene = Scene::new(&fixture);
+    fixture.ok(&["pin", text(&scene.mount), "v1"]);
+    fixture.ok(&["warm", text(&scene.mount), "src"]);
+    // A commit without its trees.
+    let next = "+refs/heads/next:refs/remotes/origin/next";
+    fixture.git_out(&scene.mount, &["fetch", "-q", "--filter=tree:0", "--depth=1", "origin", next]);
+    fixture.ok(&SWEEP);
+    fixture.ok(&["warm", text(&scene.mount), "src"]);
+    scene.proxy.set_offline(true);
+    let last = &scene.commits[2];
+    for (number, more) in
+        [&[][..], &["--rev", "main"], &["--rev", "refs/heads/main"], &["--rev", last]].iter().enumerate()
+    {
+        let (path, outcome) = mount_again(&fixture, &scene, &format!("main-{number}"), more);
+        assert!(outcome.err().contains("as last fetched"), "{}", outcome.err());
+        assert_eq!(fixture.status(&path)["commit"].as_str(), Some(&**last));
+        reads(&path.join("src/one.rs"), &content(3, "src/one.rs"));
+        unreachable(&path.join("docs/guide.md"));
+        assert_eq!(fixture.git_out(&path, &["status", "--porcelain"]), "");
+    }
+    for (number, rev) in ["v1", "refs/tags/v1", &scene.commits[0]].into_iter().enumerate() {
+        let (path, _) = mount_again(&fixture, &scene, &format!("v1-{number}"), &["--rev", rev]);
+        for file in ["src/one.rs", "src/two.rs", "docs/guide.md", "top.txt"] {
+            reads(&path.join(file), &content(1, file));
+        }
+        assert_eq!(fixture.git_out(&path, &["rev-parse", "HEAD"]), scene.commits[0]);
+    }
+    // What is missing is named, and nothing is left behind.
+    let none = fixture.path("none");
+    for (rev, named) in
+        [("next", "1 or more of its directories"), ("nowhere", "nowhere"), (&scene.commits[1], &scene.commits[1])]
+    {
+        for offline in [&[][..], &["--offline"]] {
+            let failed = fixture
+                .fails(&[exit::REMOTE], &[&["mount", &scene.url(), text(&none), "--rev", rev], offline].concat());
+            assert!(failed.err().contains(named), "{}", failed.err());
+            assert!(!none.exists());
+        }
+    }
+    fixture.fails(&[exit::REMOTE], &["mount", "--offline", &git_url(scene.proxy.port(), "other"), text(&none)]);
+    // The daemon mounts them again, and they fetch when the network is back.
+    fixture.crash_daemon();
+    fixture.ok(&["list"]);
+    reads(&fixture.path("v1-0/top.txt"), &content(1, "top.txt"));
+    scene.proxy.set_offline(false);
+    reads(&fixture.path("main-0/docs/guide.md"), &content(3, "docs/guide.md"));
+}
+
+#[test]
+fn a_workspace_that_is_kept_offline_asks_nobody() {
+    let Some(fixture) = Fixture::with_settings(HASTY) else { return };
+    let scene = Scene::new(&fixture);
+    fixture.ok(&["warm", text(&scene.mount), "src"]);
+    fixture.ok(&["unmount", text(&scene.mount)]);
+    let connections = scene.proxy.connections();
+    let (path, outcome) = mount_again(&fixture, &scene, "kept", &["--offline"]);
+    assert!(
+        outcome.out().contains("as last fetched") && outcome.err().is_empty(),
+        "{}{}",
+        outcome.out(),
+        outcome.err()
+    );
+    let target = text(&path);
+    let began = Instant::now();
+    reads(&path.join("src/one.rs"), &content(3, "src/one.rs"));
+    unreachable(&path.join("top.txt"));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(fixture.git_out(&path, &["status", "--porcelain"]), "");
+    // Git does not go around it.
+    let mut git = fixture.git(&path);
+    git.args(["cat-file", "blob", "HEAD:top.txt"]);
+    assert_ne!(common::run(git, common::COMMAND_LIMIT).code, Some(0));
+    let mut git = fixture.git(&path);
+    git.args(["fetch", "-q", "origin"]);
+    assert_ne!(common::run(git, common::COMMAND_LIMIT).code, Some(0));
+    fixture.fails(&[exit::REFUSED], &["refresh", target]);
+    for arguments in [&["warm", target][..], &["pin", target], &["switch", target, "next"]] {
+        fixture.fails(&[exit::REMOTE], arguments);
+    }
+    let status = fixture.status(&path);
+    assert!(status["stays_offline"] == true && status["offline"] == true, "{status}");
+    // It stays so over restarts, however they come.
+    fixture.crash_daemon();
+    fixture.ok(&["list"]);
+    unreachable(&path.join("top.txt"));
+    assert_eq!(scene.proxy.connections(), connections, "somebody was asked");
+    // Another workspace of the repository may fetch, also while this one may not.
+    fixture.ok(&["mount", &scene.url(), text(&scene.mount)]);
+    reads(&scene.mount.join("docs/guide.md"), &content(3, "docs/guide.md"));
+    // Once it is in the store, a moment later.
+    common::eventually(Duration::from_secs(5), "shared", || read(&path.join("docs/guide.md")).is_ok());
+    unreachable(&path.join("top.txt"));
+    let mut git = fixture.git(&path);
+    git.args(["cat-file", "blob", "HEAD:top.txt"]);
+    assert_ne!(common::run(git, common::COMMAND_LIMIT).code, Some(0));
+    fixture.ok(&["unmount", target]);
+    fixture.ok(&["mount", &scene.url(), target]);
+    assert_eq!(fixture.status(&path)["stays_offline"], false);
+    reads(&path.join("top.txt"), &content(3, "top.txt"));
+    fixture.git_out(&path, &["fetch", "-q", "origin"]);
+}

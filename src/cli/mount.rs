@@ -10,6 +10,7 @@ use super::output::{Output, grouped, name};
 use super::progress::Display;
 use super::{config, environment, target};
 use crate::daemon::client::{Client, unexpected};
+use crate::daemon::prepare::CACHED_NOTICE;
 use crate::daemon::protocol::{Answer, Failure, FailureClass, MountRequest, Request, WorkspaceStatus};
 use crate::store::{Depth, WorkspaceState};
 
@@ -71,6 +72,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     warm: bool,
 
+    /// Ask the remote for nothing, now and as long as it is mounted: show what was fetched before
+    #[arg(long, conflicts_with_all = ["warm", "allow_full"])]
+    offline: bool,
+
     /// How often to fetch the remote's refs, such as `10m`, or `never`; nothing but `refs/remotes` moves
     #[arg(long, value_name = "DURATION|never", default_value = "never", value_parser = period)]
     refresh: Period,
@@ -94,7 +99,7 @@ pub(super) fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Fail
     let [mounted] = workspaces.as_slice() else {
         return Err(Failure::new(FailureClass::Other, "cannot tell what was mounted: the daemon named no workspace"));
     };
-    if let Some(notice) = mounted.last_error.as_ref().filter(|notice| notice.starts_with("mounted as it was last")) {
+    if let Some(notice) = mounted.last_error.as_ref().filter(|notice| notice.starts_with(CACHED_NOTICE)) {
         output.complain(&format!("larder: warning: {notice}"));
     }
     output.done(mounted, || confirmation(mounted))
@@ -107,7 +112,8 @@ pub(super) fn confirmation(mounted: &WorkspaceStatus) -> String {
         (WorkspaceState::Ready, Some(commit)) => {
             let commit: String = commit.chars().take(12).collect();
             let rev = mounted.rev.as_deref().map_or_else(String::new, |rev| format!("{} ", name(rev)));
-            format!("{workspace} is mounted at {path}: {rev}{commit}, {} files\n", grouped(mounted.files))
+            let offline = if mounted.stays_offline { "; offline, as last fetched" } else { "" };
+            format!("{workspace} is mounted at {path}: {rev}{commit}, {} files{offline}\n", grouped(mounted.files))
         }
         (WorkspaceState::Preparing, _) => format!("{workspace} is being prepared at {path}\n"),
         _ => format!("{workspace} is known at {path}\n"),
@@ -129,6 +135,7 @@ fn request(arguments: Arguments) -> Result<MountRequest, Failure> {
         warm: arguments.warm,
         read_only: arguments.read_only,
         refresh_seconds: arguments.refresh.0,
+        offline: arguments.offline,
         environment: environment::for_daemon(),
     })
 }

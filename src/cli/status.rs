@@ -128,11 +128,19 @@ pub(super) fn human(status: &WorkspaceStatus) -> String {
         ("history", history::sentence(&status.history)),
         ("overlay", format!("{} entries", grouped(status.overlay_entries))),
         ("queue", format!("{} waiting, {} in flight", grouped(status.queue_depth), grouped(status.inflight_objects))),
-        ("offline", if status.offline { "yes" } else { "no" }.to_owned()),
+        ("offline", offline(status).to_owned()),
         ("tidied", status.last_gc.as_ref().map_or_else(|| "never".to_owned(), tidied)),
         ("last error", or_none(status.last_error.as_deref())),
         ("gitdir", status.gitdir.as_ref().map_or_else(|| "-".to_owned(), |dir| name(&dir.to_string_lossy()))),
     ])
+}
+
+fn offline(status: &WorkspaceStatus) -> &'static str {
+    match (status.stays_offline, status.offline) {
+        (true, _) => "yes, until it is mounted without --offline",
+        (false, true) => "yes",
+        (false, false) => "no",
+    }
 }
 
 /// When the cache was tidied, and what that did.
@@ -168,6 +176,7 @@ pub(super) mod tests {
             queue_depth: 1,
             inflight_objects: 2,
             offline: false,
+            stays_offline: false,
             last_error: None,
             gitdir: None,
             history: HistoryStatus::default(),

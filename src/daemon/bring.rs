@@ -2,6 +2,7 @@
 //! the store itself, the gitdir, or the remote.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::git::remote::GitConnection;
 use crate::hydrate::remote::{FailureKind, LargeSink, RemoteError, Sink};
 use crate::index::generation::Commit;
 use crate::index::walk;
-use crate::store::{Batch, Depth, LargeBlob, Listing, Repository, Store, StoreError, listing_from_git};
+use crate::store::{Batch, Depth, EntryKind, LargeBlob, Listing, Repository, Store, StoreError, listing_from_git};
 
 /// Trees committed together: one transaction for all but the largest repositories, a few megabytes at most.
 const TREES_PER_COMMIT: usize = 16_384;
@@ -89,6 +90,58 @@ pub fn known(daemon: &Daemon, live: &Live, repository: &Repository, id: ObjectId
     }
     let complete = trees_from_gitdir(daemon, &objects, id)?;
     if complete { counted(&daemon.store, id, info.tree, info.time).map(Some) } else { Ok(None) }
+}
+
+/// How much of a commit is on this machine.
+pub enum Here {
+    /// The commit and all its trees, which are in the store now.
+    Whole(Commit),
+    /// Not the commit itself.
+    NoCommit,
+    /// At least so many of its trees are missing.
+    TreesMissing(u64),
+}
+
+/// Brings in `id` from store and gitdir alone, whatever of its history is here.
+pub fn here(daemon: &Daemon, repository: &Repository, id: ObjectId) -> Result<Here, Failure> {
+    let objects = Objects::open(&repository.gitdir, id.kind())?;
+    if !objects.has_commit(&id)? {
+        return Ok(Here::NoCommit);
+    }
+    let info = objects.commit_info(&id)?;
+    let store = &daemon.store;
+    let (mut seen, mut level, mut missing) = (HashSet::from([info.tree]), vec![info.tree], 0);
+    while !level.is_empty() {
+        let mut batch = Batch::default();
+        let mut next = Vec::new();
+        for id in level {
+            let listing = match store.tree(&id)? {
+                Some(listing) => listing,
+                None => match objects.read_tree(&id)? {
+                    Some(listing) => {
+                        batch.tree(id, &listing);
+                        if batch.len() >= TREES_PER_COMMIT {
+                            store.commit(std::mem::take(&mut batch))?;
+                        }
+                        listing
+                    }
+                    None => {
+                        missing += 1;
+                        continue;
+                    }
+                },
+            };
+            let children = listing.iter().filter(|entry| entry.kind == EntryKind::Directory);
+            next.extend(children.map(|entry| entry.id).filter(|id| seen.insert(*id)));
+        }
+        // What is published next makes it durable.
+        store.commit(batch)?;
+        level = next;
+    }
+    if missing > 0 {
+        return Ok(Here::TreesMissing(missing));
+    }
+    counted(store, id, info.tree, info.time).map(Here::Whole)
 }
 
 /// Copies the trees of `id` from the gitdir into the store. False: some are not there.

@@ -48,6 +48,9 @@ impl From<PathspecError> for Failure {
 impl From<RemoteError> for Failure {
     fn from(error: RemoteError) -> Self {
         let (class, hint) = match error.kind {
+            FailureKind::Offline if error.message.contains("--offline") => {
+                (FailureClass::Remote, Some("unmount it, and mount it without --offline"))
+            }
             FailureKind::Offline | FailureKind::Transient => {
                 (FailureClass::Remote, Some("check the address and the network; what is cached stays readable"))
             }

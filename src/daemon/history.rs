@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::protocol::{Answer, Failure, FailureClass, HistoryAction, HistoryState, HistoryStatus};
 use super::workspace::Live;
-use super::{Daemon, prepare};
+use super::{Daemon, HydratorKey, prepare};
 use crate::config::HistoryMode;
 use crate::git::fetch_history::{HistoryFetched, HistoryPart};
 use crate::git::gitdir::{self, Objects, Step};
@@ -106,7 +106,11 @@ impl Daemon {
 
     /// Starts the task of a mounted workspace's repository, unless it runs.
     pub(super) fn start_history(self: &Arc<Self>, live: &Live, environment: Vec<(String, String)>) {
-        let id = live.row().repository;
+        let row = live.row();
+        if row.offline {
+            return;
+        }
+        let id = row.repository;
         let started = self.start_history_of(id, environment);
         if let Err(failure) = started {
             tracing::warn!(workspace = live.row().name, "history: {failure}");
@@ -193,7 +197,8 @@ impl Daemon {
     async fn stand_back(&self, repository: RepositoryId, backfill: &Backfill) {
         let until = Instant::now() + YIELD_LIMIT;
         while Instant::now() < until && !backfill.cancelled() {
-            let busy = self.hydrators.lock().get(&repository).is_some_and(|hydrator| hydrator.backlog() != (0, 0));
+            let key = HydratorKey { repository, offline: false };
+            let busy = self.hydrators.lock().get(&key).is_some_and(|hydrator| hydrator.backlog() != (0, 0));
             if !busy {
                 return;
             }
@@ -222,6 +227,11 @@ impl Daemon {
                 }
             })?;
             if action == HistoryAction::Resume {
+                if live.row().offline {
+                    let text = format!("{} is mounted with --offline", live.row().name);
+                    return Err(Failure::new(FailureClass::Refused, text)
+                        .hint("the history goes on when a workspace of the repository is mounted without it"));
+                }
                 self.start_history_of(repository.id, Vec::new())?;
             }
         }

@@ -62,6 +62,7 @@ impl Daemon {
             environment: request.environment.clone(),
             gitdir: request.gitdir.clone(),
             warm: request.warm,
+            offline: request.offline,
         };
         let outcome = if request.r#async {
             self.mount_async(&live, job).await
@@ -87,24 +88,9 @@ impl Daemon {
         blocking(move || {
             let row = live.row();
             let _turn = daemon.turn(&job.url);
-            let kept = daemon.kept(&live)?;
-            let resolved = match &kept {
-                Some(_) => None,
-                None => Some(prepare::resolve(&daemon, &live, &job)),
-            };
-            let again = match &resolved {
-                Some(Err(failure)) => prepare::known_offline(&daemon, &live, failure),
-                _ => kept,
-            };
+            let source = daemon.source(&live, &job)?;
             let point = MountPoint::create(&row.path)?;
-            let prepared = match again {
-                Some(shown) => Ok(shown),
-                None => match resolved {
-                    Some(resolved) => resolved.and_then(|resolved| prepare::prepare(&daemon, &live, &job, resolved)),
-                    None => Err(Failure::new(FailureClass::Other, "there is nothing to show")),
-                },
-            };
-            let prepared = prepared.and_then(|shown| {
+            let prepared = prepare::from(&daemon, &live, &job, source).and_then(|shown| {
                 live.open(shown);
                 live.update(&daemon.store, |row| row.mounted = true)?;
                 live.mount(&daemon.config.settings, daemon.runtime.clone())
@@ -119,6 +105,14 @@ impl Daemon {
             Ok(())
         })
         .await
+    }
+
+    /// Where what a workspace is to show comes from.
+    fn source(&self, live: &Live, job: &prepare::Job) -> Result<prepare::Source, Failure> {
+        match self.kept(live)? {
+            Some(shown) => Ok(prepare::Source::Shown(Box::new(shown))),
+            None => prepare::source(self, live, job),
+        }
     }
 
     async fn mount_async(self: &Arc<Self>, live: &Arc<Live>, job: prepare::Job) -> Result<(), Failure> {
@@ -148,13 +142,7 @@ impl Daemon {
     fn prepare_mounted(self: &Arc<Self>, live: &Arc<Live>, job: &prepare::Job) -> Result<(), Failure> {
         live.preparing();
         let _turn = self.turn(&job.url);
-        let outcome = match self.kept(live) {
-            Ok(Some(shown)) => Ok(shown),
-            Ok(None) => {
-                prepare::resolve(self, live, job).and_then(|resolved| prepare::prepare(self, live, job, resolved))
-            }
-            Err(failure) => Err(failure),
-        };
+        let outcome = self.source(live, job).and_then(|source| prepare::from(self, live, job, source));
         match outcome {
             Ok(shown) => {
                 live.open(shown);
@@ -425,6 +413,7 @@ impl Daemon {
             base_time: again.and_then(|row| row.base_time),
             switching: None,
             refresh_seconds: request.refresh_seconds,
+            offline: request.offline,
         };
         let live =
             Live::new(row, again.is_some(), self.store.clone(), Arc::clone(&self.metrics), self.config.home.clone());
@@ -507,13 +496,20 @@ impl Daemon {
             environment: Vec::new(),
             gitdir: repository.external_gitdir.then_some(repository.gitdir),
             warm: false,
+            offline: row.offline,
         })
     }
 
     fn drop_idle_hydrator(&self, repository: crate::store::RepositoryId) {
-        let used = self.all().iter().any(|live| live.row().repository == repository);
-        if !used {
-            self.hydrators.lock().remove(&repository);
+        let used: Vec<bool> = self
+            .all()
+            .iter()
+            .map(|live| live.row())
+            .filter(|row| row.repository == repository)
+            .map(|row| row.offline)
+            .collect();
+        self.hydrators.lock().retain(|key, _| key.repository != repository || used.contains(&key.offline));
+        if !used.contains(&false) {
             self.end_history(Some(repository));
         }
     }

@@ -62,6 +62,14 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// Longest wait for tasks at the end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
+/// Whose a hydrator is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct HydratorKey {
+    repository: RepositoryId,
+    /// It never asks the remote, and finds only what is on this machine.
+    offline: bool,
+}
+
 /// Everything one daemon owns.
 pub struct Daemon {
     config: Config,
@@ -72,8 +80,8 @@ pub struct Daemon {
     runtime: Handle,
     // Guards the map alone. Order of locks: workspaces, then a workspace's row.
     workspaces: Mutex<BTreeMap<WorkspaceId, Arc<Live>>>,
-    // Guards the map alone; one hydrator serves all workspaces of a repository.
-    hydrators: Mutex<HashMap<RepositoryId, Hydrator>>,
+    // Guards the map alone; one hydrator serves all workspaces of a repository, another those that are kept offline.
+    hydrators: Mutex<HashMap<HydratorKey, Hydrator>>,
     attributes: convert::AttributeBlobs,
     // One preparation a repository at a time, so that nothing is fetched twice.
     preparing: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,

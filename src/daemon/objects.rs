@@ -33,7 +33,7 @@ use super::{Daemon, prepare, server};
 use crate::git::door::{Head, tree_of};
 use crate::git::gitdir::Objects;
 use crate::hydrate::{Hydrator, Landed, Owner, RemoteError};
-use crate::store::{Repository, RepositoryId, Store};
+use crate::store::{Repository, RepositoryId, Store, Workspace};
 
 /// Objects looked up and hydrated together: four batches, so that a request to the remote is never the only one.
 const WINDOW_OBJECTS: usize = 1024;
@@ -114,7 +114,8 @@ pub(super) async fn answer(
     read: &mut BufReader<OwnedReadHalf>,
     write: &mut OwnedWriteHalf,
 ) -> io::Result<()> {
-    let shelf = match shelf(daemon, repository, &ids).await {
+    let asker = write.as_ref().peer_cred().ok().and_then(|peer| peer.pid());
+    let shelf = match shelf(daemon, RepositoryId(repository), asker, &ids).await {
         Ok(shelf) => Arc::new(shelf),
         Err(failure) => return server::send(write, &Reply::Failed(failure)).await,
     };
@@ -136,16 +137,39 @@ struct Shelf {
     hydrator: Hydrator,
 }
 
-async fn shelf(daemon: &Arc<Daemon>, repository: u64, ids: &[ObjectId]) -> Result<Shelf, Failure> {
+async fn shelf(
+    daemon: &Arc<Daemon>,
+    repository: RepositoryId,
+    asker: Option<i32>,
+    ids: &[ObjectId],
+) -> Result<Shelf, Failure> {
     if ids.len() > OBJECTS_LIMIT {
         return Err(Failure::new(FailureClass::Usage, format!("more than {OBJECTS_LIMIT} objects in one request")));
     }
     let daemon = Arc::clone(daemon);
     blocking(move || {
-        let (repository, hydrator) = prepare::hydrator_of(&daemon, RepositoryId(repository))?;
+        let offline = asks_offline(&daemon, repository, asker);
+        let (repository, hydrator) = prepare::hydrator_of(&daemon, repository, offline)?;
         Ok(Shelf { store: daemon.store.clone(), repository, hydrator })
     })
     .await
+}
+
+/// Whether the remote is not to be asked: the process `asker` works in a workspace that is kept offline, or it is in none
+/// and all of the repository's are.
+fn asks_offline(daemon: &Daemon, repository: RepositoryId, asker: Option<i32>) -> bool {
+    let rows = daemon.all().into_iter().map(|live| live.row()).filter(|row| row.repository == repository);
+    let rows: Vec<Workspace> = rows.collect();
+    if !rows.iter().any(|row| row.offline) {
+        return false;
+    }
+    // Git starts the door where it works itself: at the top of the working tree.
+    let place = asker.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok());
+    let around = rows.iter().filter(|row| place.as_ref().is_some_and(|place| place.starts_with(&row.path)));
+    match around.max_by_key(|row| row.path.as_os_str().len()) {
+        Some(row) => row.offline,
+        None => rows.iter().all(|row| row.offline),
+    }
 }
 
 async fn serve(shelf: &Arc<Shelf>, ids: &[ObjectId], write: &mut OwnedWriteHalf) -> io::Result<()> {

@@ -20,8 +20,8 @@ use super::protocol::{
 };
 use super::warm::{self, Subject};
 use super::workspace::Live;
-use super::{Daemon, bring, convert, prepare, server};
-use crate::git::gitdir::{self, GitdirError, Objects};
+use super::{Daemon, convert, prepare, server};
+use crate::git::gitdir::{self, GitdirError};
 use crate::git::pathspec::Pathspecs;
 use crate::hydrate::walk::Walk;
 use crate::hydrate::{FailureKind, RemoteError};
@@ -143,24 +143,16 @@ impl Daemon {
     ) -> Result<(ObjectId, ObjectId, u64), Failure> {
         let open = || prepare::remote(self, job).open();
         let mut remote = Lazy::new(&open);
-        let (id, mut connection) = match rev {
-            Rev::Here(id) => (*id, None),
+        let id = match rev {
+            Rev::Here(id) => *id,
             Rev::Remote(rev) => {
-                let asked = prepare::retried(self, live, || prepare::ask(self, job, rev));
-                let (id, connection) = asked.map_err(|failure| unknown_word(rev, failure))?;
-                (id, Some(connection))
+                let meant = prepare::retried(self, live, || self.meant_remotely(live, repository, remote.get()?, rev));
+                meant.map_err(|failure| unknown_word(rev, failure))?.commit
             }
         };
-        let here = Objects::open(&repository.gitdir, id.kind())?.has_commit(&id)?;
-        let commit = match &mut connection {
-            Some(connection) if !here => {
-                bring::fetched(self, live, repository, id, connection).map_err(|failure| not_brought(&id, failure))?
-            }
-            _ => bring_changed::commit(self, repository, record, id, &mut remote)
-                .map_err(|failure| not_brought(&id, failure))?,
-        };
-        let requests = u64::from(remote.was_opened()) + u64::from(connection.is_some() && !here);
-        Ok((commit.id, commit.tree, requests))
+        let commit = bring_changed::commit(self, repository, record, id, &mut remote)
+            .map_err(|failure| not_brought(&id, failure))?;
+        Ok((commit.id, commit.tree, u64::from(remote.was_opened())))
     }
 
     /// Which of the words is a revision, and which are pathspecs.

@@ -3,7 +3,8 @@
 //! Steps, each safe to be killed after: resolve the revision; bring its commit
 //! and trees in; publish the generation; write the worktree and its index.
 //! Nothing is created before the remote answered for the revision, and nothing
-//! is published before every tree is in the store.
+//! is published before every tree is in the store. Where the remote is not
+//! asked, or can't be, the revision is what it was when it was last fetched.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,14 +15,14 @@ use gix::ObjectId;
 
 use super::protocol::{Failure, FailureClass, Progress};
 use super::workspace::Live;
-use super::{Daemon, bring, convert, worktree};
+use super::{Daemon, HydratorKey, bring, convert, worktree};
 use crate::git::door::link::DoorTarget;
 use crate::git::gitdir::{self, BranchRecorded, GitdirSpec, HeadSpec};
 use crate::git::remote::{ConnectOptions, GitConnection, GitRemote, Resolved};
 use crate::git::url::RepoUrl;
 use crate::hydrate::remote::Connection;
 use crate::hydrate::{FailureKind, HydrateSettings, Hydrator, Owner, RemoteError};
-use crate::index::generation;
+use crate::index::generation::{self, Commit};
 use crate::index::view::View;
 use crate::store::{Depth, GenerationRecord, Repository, RepositoryId, Workspace, WorkspaceState};
 use crate::vfs::Shown;
@@ -47,6 +48,21 @@ pub struct Job {
     pub gitdir: Option<PathBuf>,
     /// Everything is to be fetched in the background once it can be read.
     pub warm: bool,
+    /// The remote is not to be asked.
+    pub offline: bool,
+}
+
+/// What the notice of a workspace that was mounted without its remote begins with.
+pub const CACHED_NOTICE: &str = "mounted as ";
+
+/// Where what a workspace is to show comes from.
+pub enum Source {
+    /// It is what it was.
+    Shown(Box<Shown>),
+    /// The remote answered.
+    Answered(Box<Answered>),
+    /// What was fetched before; with the failure of the remote, where it was asked.
+    Cached(Option<Failure>),
 }
 
 /// A revision the remote answered for, and the connection it answered on.
@@ -79,30 +95,67 @@ pub fn repository(daemon: &Daemon, url: &RepoUrl, gitdir: Option<&Path>) -> Resu
     Ok(repository)
 }
 
-/// Asks the remote for the workspace's revision. Creates nothing.
-pub fn resolve(daemon: &Daemon, live: &Live, job: &Job) -> Result<Answered, Failure> {
+/// Asks the remote for the workspace's revision, unless it is not to be asked. Creates nothing.
+pub fn source(daemon: &Daemon, live: &Live, job: &Job) -> Result<Source, Failure> {
+    if job.offline {
+        return Ok(as_last(daemon, live, None).unwrap_or(Source::Cached(None)));
+    }
     advance(live, "connecting", 0, 0);
-    retried(daemon, live, || resolve_once(daemon, live, job))
+    let attempt = match retrying(daemon, live, || resolve_once(daemon, live, job)) {
+        Ok(answered) => return Ok(Source::Answered(Box::new(answered))),
+        Err(attempt) => attempt,
+    };
+    let unreachable = matches!(
+        &attempt,
+        Attempt::Remote(error) if matches!(error.kind, FailureKind::Offline | FailureKind::Transient)
+    );
+    let failure = Failure::from(attempt);
+    if failure.class == FailureClass::Remote
+        && let Some(shown) = as_last(daemon, live, Some(&failure))
+    {
+        return Ok(shown);
+    }
+    if unreachable { Ok(Source::Cached(Some(failure))) } else { Err(failure) }
 }
 
-/// What the workspace showed last, when the remote can't be reached and nothing else was asked for.
-pub fn known_offline(daemon: &Daemon, live: &Live, failure: &Failure) -> Option<Shown> {
+/// Makes what the workspace is to show of its source.
+pub fn from(daemon: &Daemon, live: &Arc<Live>, job: &Job, source: Source) -> Result<Shown, Failure> {
+    match source {
+        Source::Shown(shown) => Ok(*shown),
+        Source::Answered(answered) => prepare(daemon, live, job, *answered),
+        Source::Cached(failure) => cached(daemon, live, job, failure),
+    }
+}
+
+/// What the workspace showed last, when nothing else was asked for.
+fn as_last(daemon: &Daemon, live: &Live, failure: Option<&Failure>) -> Option<Source> {
     let row = live.row();
-    let unreachable = failure.class == FailureClass::Remote;
     let before = daemon.store.workspaces().ok()?.into_iter().find(|known| known.id == row.id)?;
     let same = row.require_commit.is_none() && before.rev == row.rev && before.current.is_some();
-    if !unreachable || !same {
+    if !same {
         return None;
     }
     let shown = reopen(daemon, live).ok()?;
-    let notice = format!("mounted as it was last, because the remote can't be reached: {failure}");
-    tracing::warn!(workspace = row.name, "{notice}");
-    live.update(&daemon.store, |row| row.last_error = Some(notice)).ok()?;
-    Some(shown)
+    let notice =
+        failure.map(|failure| format!("{CACHED_NOTICE}it was last, because the remote can't be reached: {failure}"));
+    noticed(daemon, live, notice).ok()?;
+    Some(Source::Shown(Box::new(shown)))
+}
+
+/// Notes in the row how the workspace came to be mounted.
+fn noticed(daemon: &Daemon, live: &Live, notice: Option<String>) -> Result<(), Failure> {
+    if let Some(notice) = &notice {
+        tracing::warn!(workspace = live.row().name, "{notice}");
+    }
+    Ok(live.update(&daemon.store, |row| row.last_error = notice)?)
 }
 
 /// Runs `attempt` again, with growing pauses, while it fails in a way that may pass.
-pub fn retried<T>(daemon: &Daemon, live: &Live, mut attempt: impl FnMut() -> Result<T, Attempt>) -> Result<T, Failure> {
+pub fn retried<T>(daemon: &Daemon, live: &Live, attempt: impl FnMut() -> Result<T, Attempt>) -> Result<T, Failure> {
+    retrying(daemon, live, attempt).map_err(Failure::from)
+}
+
+fn retrying<T>(daemon: &Daemon, live: &Live, mut attempt: impl FnMut() -> Result<T, Attempt>) -> Result<T, Attempt> {
     let mut pause = FIRST_PAUSE;
     for _ in 0..daemon.config.settings.hydrate.retries {
         match attempt() {
@@ -111,10 +164,10 @@ pub fn retried<T>(daemon: &Daemon, live: &Live, mut attempt: impl FnMut() -> Res
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            outcome => return outcome.map_err(Failure::from),
+            outcome => return outcome,
         }
     }
-    attempt().map_err(Failure::from)
+    attempt()
 }
 
 /// Why one attempt failed.
@@ -155,6 +208,7 @@ pub fn ask(daemon: &Daemon, job: &Job, rev: &str) -> Result<(ObjectId, GitConnec
 
 pub(super) fn remote(daemon: &Daemon, job: &Job) -> GitRemote {
     GitRemote::new(job.url.clone(), options(daemon, job.environment.clone(), job.gitdir.clone()))
+        .kept_offline(job.offline)
 }
 
 fn resolve_once(daemon: &Daemon, live: &Live, job: &Job) -> Result<Answered, Attempt> {
@@ -162,14 +216,19 @@ fn resolve_once(daemon: &Daemon, live: &Live, job: &Job) -> Result<Answered, Att
     let remote = remote(daemon, job);
     let mut connection = remote.open()?;
     let resolved = connection.resolve(row.rev.as_deref())?;
-    if let Some(required) = row.require_commit
-        && required.0 != resolved.commit
-    {
-        let rev = row.rev.as_deref().unwrap_or("the remote's HEAD");
-        let text = format!("{rev} is {}, not the required {}: nothing was published", resolved.commit, required.0);
-        return Err(Failure::new(FailureClass::Refused, text).into());
-    }
+    check_required(&row, resolved.commit)?;
     Ok(Answered { resolved, connection, remote })
+}
+
+fn check_required(row: &Workspace, commit: ObjectId) -> Result<(), Failure> {
+    match row.require_commit {
+        Some(required) if required.0 != commit => {
+            let rev = row.rev.as_deref().unwrap_or("the remote's HEAD");
+            let text = format!("{rev} is {commit}, not the required {}: nothing was published", required.0);
+            Err(Failure::new(FailureClass::Refused, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn options(daemon: &Daemon, environment: Vec<(String, String)>, gitdir: Option<PathBuf>) -> ConnectOptions {
@@ -179,14 +238,69 @@ fn options(daemon: &Daemon, environment: Vec<(String, String)>, gitdir: Option<P
 }
 
 /// Brings the commit in, publishes it and writes the worktree.
-pub fn prepare(daemon: &Daemon, live: &Arc<Live>, job: &Job, answered: Answered) -> Result<Shown, Failure> {
+fn prepare(daemon: &Daemon, live: &Arc<Live>, job: &Job, answered: Answered) -> Result<Shown, Failure> {
     let Answered { resolved, mut connection, remote } = answered;
     let _trees_stay = daemon.collecting.read_recursive();
-    let mut row = live.row();
     let repository = repository(daemon, &job.url, job.gitdir.as_deref())?;
-    ensure_gitdir(&repository, &row, job, &resolved, &connection)?;
+    ensure_gitdir(&repository, &live.row(), job, &resolved, &connection)?;
     ensure_door(daemon, &repository)?;
     let commit = bring::commit(daemon, live, &repository, resolved.commit, &mut connection)?;
+    publish(daemon, live, job, &repository, &resolved, &commit, (remote, Some(connection)))
+}
+
+/// Publishes the revision as it was last fetched, and writes the worktree. Asks the remote for nothing.
+fn cached(daemon: &Daemon, live: &Arc<Live>, job: &Job, unreachable: Option<Failure>) -> Result<Shown, Failure> {
+    advance(live, "looking at what is here", 0, 0);
+    let _trees_stay = daemon.collecting.read_recursive();
+    let row = live.row();
+    let repository = repository(daemon, &job.url, job.gitdir.as_deref())?;
+    let missing = |what: &str| match &unreachable {
+        None => Failure::new(FailureClass::Remote, format!("{what}, and the remote is not asked"))
+            .hint("mount it without --offline where there is a network; `larder pin` keeps what is needed later"),
+        Some(failure) => Failure { message: format!("{}; {what}", failure.message), ..failure.clone() },
+    };
+    if !repository.gitdir.join("HEAD").exists() {
+        return Err(missing(&format!("nothing of {} was ever fetched", repository.url)));
+    }
+    let Some(known) = gitdir::last_known(&repository.gitdir, row.rev.as_deref())? else {
+        return Err(missing(&match &row.rev {
+            Some(rev) => format!("{rev:?} was never fetched from {}", repository.url),
+            None => format!("the branch that HEAD of {} is on was never fetched", repository.url),
+        }));
+    };
+    check_required(&row, known.commit)?;
+    if known.commit.kind() != gitdir::probe(&repository.gitdir)?.object_format {
+        return Err(missing(&format!("{} has ids of another length than {}", repository.url, known.commit)));
+    }
+    let commit = match bring::here(daemon, &repository, known.commit)? {
+        bring::Here::Whole(commit) => commit,
+        bring::Here::NoCommit => return Err(missing(&format!("commit {} was never fetched", known.commit))),
+        bring::Here::TreesMissing(count) => {
+            let text =
+                format!("commit {} is not here whole: {count} or more of its directories are missing", known.commit);
+            return Err(missing(&text));
+        }
+    };
+    ensure_door(daemon, &repository)?;
+    let resolved = Resolved { commit: known.commit, reference: known.reference, head: None };
+    let shown = publish(daemon, live, job, &repository, &resolved, &commit, (remote(daemon, job), None))?;
+    let notice = unreachable
+        .map(|failure| format!("{CACHED_NOTICE}last fetched, because the remote can't be reached: {failure}"));
+    noticed(daemon, live, notice)?;
+    Ok(shown)
+}
+
+/// Publishes a commit all of whose trees are here, and writes the worktree.
+fn publish(
+    daemon: &Daemon,
+    live: &Arc<Live>,
+    job: &Job,
+    repository: &Repository,
+    resolved: &Resolved,
+    commit: &Commit,
+    (remote, connection): (GitRemote, Option<GitConnection>),
+) -> Result<Shown, Failure> {
+    let mut row = live.row();
     if commit.files > FILE_LIMIT {
         let text = format!("commit {} names {} files, more than {FILE_LIMIT}", commit.id, commit.files);
         return Err(Failure::new(FailureClass::Corrupt, text));
@@ -196,15 +310,17 @@ pub fn prepare(daemon: &Daemon, live: &Arc<Live>, job: &Job, answered: Answered)
     let before = row.current;
     row.repository = repository.id;
     row.reference.clone_from(&resolved.reference);
-    let record = generation::publish(&daemon.store, &mut row, &commit, "mount", now())?;
+    let record = generation::publish(&daemon.store, &mut row, commit, "mount", now())?;
     if before != Some(record.generation) {
         // Its HEAD would count as having the branch checked out.
-        worktree::remove_entry(&repository, &row)?;
+        worktree::remove_entry(repository, &row)?;
     }
-    let head = record_head(&repository, &row, &resolved)?;
-    worktree::write(daemon, &repository, &mut row, &record, &head)?;
-    let hydrator = hydrator(daemon, &repository, remote, Some(connection));
-    let converter = convert::converter(daemon, &repository, &row, &record, job.environment.clone(), &hydrator, true)?;
+    let head = record_head(repository, &row, resolved)?;
+    worktree::write(daemon, repository, &mut row, &record, &head)?;
+    keep_git_offline(&row);
+    let fetch = connection.is_some();
+    let hydrator = hydrator(daemon, repository, remote, connection, row.offline);
+    let converter = convert::converter(daemon, repository, &row, &record, job.environment.clone(), &hydrator, fetch)?;
     let shown = show(daemon, &row, record, hydrator, converter)?;
     live.replace(row);
     Ok(shown)
@@ -235,12 +351,22 @@ pub fn reopen(daemon: &Daemon, live: &Live) -> Result<Shown, Failure> {
         // What is shown needs no door.
         tracing::warn!(workspace = row.name, "Git can't ask for objects: {failure}");
     }
-    let hydrator = hydrator(daemon, &repository, remote_of(daemon, &repository)?, None);
+    keep_git_offline(&row);
+    let remote = remote_of(daemon, &repository)?.kept_offline(row.offline);
+    let hydrator = hydrator(daemon, &repository, remote, None, row.offline);
     let converter = convert::converter(daemon, &repository, &row, &record, Vec::new(), &hydrator, false)?;
     let shown = show(daemon, &row, record, hydrator, converter)?;
     row.state = WorkspaceState::Ready;
     live.replace(row);
     Ok(shown)
+}
+
+/// Tells Git whether it may ask a remote by itself: what fails at the object door it would ask `origin` for.
+fn keep_git_offline(row: &Workspace) {
+    let Some(admin) = &row.admin else { return };
+    if let Err(error) = gitdir::keep_offline(admin, row.offline) {
+        tracing::warn!(workspace = row.name, "Git is not told to stay offline: {error}");
+    }
 }
 
 pub(super) fn show(
@@ -319,10 +445,12 @@ fn record_head(repository: &Repository, row: &Workspace, resolved: &Resolved) ->
     Ok(detached)
 }
 
-/// A repository and the hydrator that serves it; one is made where no workspace needed it so far.
-pub fn hydrator_of(daemon: &Daemon, id: RepositoryId) -> Result<(Repository, Hydrator), Failure> {
+/// A repository and the hydrator that serves it, or its workspaces that are kept `offline`; one is made where no
+/// workspace needed it so far.
+pub fn hydrator_of(daemon: &Daemon, id: RepositoryId, offline: bool) -> Result<(Repository, Hydrator), Failure> {
     let repository = repository_of(daemon, id)?;
-    let hydrator = hydrator(daemon, &repository, remote_of(daemon, &repository)?, None);
+    let remote = remote_of(daemon, &repository)?.kept_offline(offline);
+    let hydrator = hydrator(daemon, &repository, remote, None, offline);
     Ok((repository, hydrator))
 }
 
@@ -362,10 +490,12 @@ fn hydrator(
     repository: &Repository,
     remote: GitRemote,
     connection: Option<GitConnection>,
+    offline: bool,
 ) -> Hydrator {
+    let key = HydratorKey { repository: repository.id, offline };
     let connection = connection.map(|connection| Box::new(connection) as Box<dyn Connection>);
     let mut hydrators = daemon.hydrators.lock();
-    if let Some(hydrator) = hydrators.get(&repository.id) {
+    if let Some(hydrator) = hydrators.get(&key) {
         if let Some(connection) = connection {
             hydrator.donate(connection);
         }
@@ -395,7 +525,7 @@ fn hydrator(
         metrics,
         connection,
     );
-    hydrators.insert(repository.id, hydrator.clone());
+    hydrators.insert(key, hydrator.clone());
     hydrator
 }
 

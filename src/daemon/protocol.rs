@@ -147,6 +147,9 @@ pub struct MountRequest {
     /// Seconds between two fetches from the remote; `None`: only when asked to.
     #[serde(default)]
     pub refresh_seconds: Option<u64>,
+    /// Ask the remote for nothing, now and later.
+    #[serde(default)]
+    pub offline: bool,
     /// Environment of the client that credential helpers and ssh need (`SSH_AUTH_SOCK`, `*_proxy`, `GIT_*`, `HOME`, `PATH`…).
     pub environment: Vec<(String, String)>,
 }
@@ -547,6 +550,9 @@ pub struct WorkspaceStatus {
     pub inflight_objects: u64,
     /// Whether the last exchange with the remote failed for want of a network.
     pub offline: bool,
+    /// Whether it was mounted with `--offline`, and so asks its remote for nothing.
+    #[serde(default)]
+    pub stays_offline: bool,
     /// Why the last preparation or fetch failed.
     pub last_error: Option<String>,
     /// The worktree's gitdir.

@@ -37,6 +37,11 @@ impl Daemon {
         };
         let mut done: BTreeSet<RepositoryId> = BTreeSet::new();
         let mut reports = Vec::new();
+        let (offline, lives): (Vec<_>, Vec<_>) = lives.into_iter().partition(|live| live.row().offline);
+        if let (Some(live), true) = (offline.first(), lives.is_empty()) {
+            let text = format!("{} is mounted with --offline: nothing was fetched", live.row().name);
+            return Err(Failure::new(FailureClass::Refused, text).hint("unmount it, and mount it without --offline"));
+        }
         for live in lives.iter().filter(|live| live.row().state == WorkspaceState::Ready) {
             if done.insert(live.row().repository) {
                 reports.push(self.refresh_repository(live, &request.environment)?);
@@ -171,7 +176,8 @@ impl Daemon {
     pub(super) async fn refresh_regularly(self: Arc<Self>, live: Arc<Live>) {
         let mut failures = 0_u32;
         loop {
-            let Some(seconds) = live.row().refresh_seconds else { return };
+            let row = live.row();
+            let Some(seconds) = row.refresh_seconds.filter(|_| !row.offline) else { return };
             let period = Duration::from_secs(seconds.max(1));
             let pause = match failures {
                 0 => period,

@@ -80,7 +80,7 @@ impl Daemon {
             let (queued, sent) = shown.hydrator.backlog();
             status.queue_depth = queued as u64;
             status.inflight_objects = sent as u64;
-            status.offline = shown.hydrator.offline();
+            status.offline = row.offline || shown.hydrator.offline();
             status.last_error = status.last_error.or_else(|| shown.hydrator.last_error().map(|error| error.message));
         }
         Ok(status)
@@ -198,7 +198,8 @@ pub fn describe(store: &Store, row: &Workspace, repositories: &[Repository]) -> 
         overlay_entries: 0,
         queue_depth: 0,
         inflight_objects: 0,
-        offline: false,
+        offline: row.offline,
+        stays_offline: row.offline,
         last_error: row.last_error.clone(),
         gitdir: row.admin.clone(),
         history: history_at_rest(repository),

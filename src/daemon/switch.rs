@@ -236,22 +236,23 @@ impl Daemon {
             ));
         }
         advance(live, "asking the remote", 0, 0);
-        prepare::retried(self, live, || self.meant_remotely(live, scene, remote.get()?, rev))
+        prepare::retried(self, live, || self.meant_remotely(live, &scene.repository, remote.get()?, rev))
     }
 
-    fn meant_remotely(
+    /// What `rev` means at the remote: the commit is fetched into the gitdir, and the ref noted as `git fetch` would.
+    pub(super) fn meant_remotely(
         &self,
         live: &Live,
-        scene: &Scene,
+        repository: &Repository,
         connection: &mut GitConnection,
         rev: &str,
     ) -> Result<Meant, Attempt> {
-        let common = &scene.repository.gitdir;
+        let common = &repository.gitdir;
         let resolved = connection.resolve(Some(rev))?;
         let named = rev.to_owned();
         let reference = resolved.reference.unwrap_or_default();
         if let Some(name) = reference.strip_prefix("refs/heads/") {
-            self.fetch_commits(live, &scene.repository, vec![resolved.commit], connection)?;
+            self.fetch_commits(live, repository, vec![resolved.commit], connection)?;
             let set = gitdir::set_ref(common, &format!("refs/remotes/{REMOTE}/{name}"), resolved.commit)
                 .and_then(|()| gitdir::follow_branch(common, name))
                 .and_then(|()| gitdir::read_ref(common, &format!("refs/heads/{name}")));
@@ -263,10 +264,10 @@ impl Daemon {
         if reference.starts_with("refs/tags/") {
             let tags = connection.list_refs(&[&reference])?;
             let tag = tags.into_iter().find(|tag| tag.name == reference).map_or(resolved.commit, |tag| tag.id);
-            self.fetch_commits(live, &scene.repository, vec![tag], connection)?;
+            self.fetch_commits(live, repository, vec![tag], connection)?;
             gitdir::set_ref(common, &reference, tag).map_err(Failure::from)?;
         } else {
-            self.fetch_commits(live, &scene.repository, vec![resolved.commit], connection)?;
+            self.fetch_commits(live, repository, vec![resolved.commit], connection)?;
         }
         Ok(Meant { commit: resolved.commit, branch: None, tracks: None, named })
     }

@@ -60,6 +60,8 @@ pub struct GitRemote {
     dial: Dial,
     scratch: Option<PathBuf>,
     nearby: Option<Nearby>,
+    /// It is never contacted.
+    offline: bool,
 }
 
 impl GitRemote {
@@ -72,6 +74,7 @@ impl GitRemote {
             dial: Dial { url, address, timeout, environment, keyring: std::sync::Arc::default() },
             scratch,
             nearby: None,
+            offline: false,
         }
     }
 
@@ -81,6 +84,12 @@ impl GitRemote {
         Self { nearby: Some(Nearby::new(common)), ..self }
     }
 
+    /// The same; with `offline` it is never contacted: whatever is asked of it fails at once.
+    #[must_use]
+    pub fn kept_offline(self, offline: bool) -> Self {
+        Self { offline, ..self }
+    }
+
     /// Opens a connection and reads the server's greeting.
     pub fn open(&self) -> Result<GitConnection, RemoteError> {
         self.open_with(CancelHandle::default())
@@ -88,6 +97,10 @@ impl GitRemote {
 
     /// As [`GitRemote::open`], with a handle that can end it from the start.
     pub fn open_with(&self, cancel: CancelHandle) -> Result<GitConnection, RemoteError> {
+        if self.offline {
+            let text = format!("{} is not asked: the workspace is mounted with --offline", self.dial.address);
+            return Err(RemoteError::new(FailureKind::Offline, text));
+        }
         let (wire, server) = connect(&self.dial, &cancel)?;
         let (dial, scratch) = (self.dial.clone(), self.scratch.clone());
         Ok(GitConnection { dial, scratch, server, wire: Some(wire), cancel, bytes_before: 0, trees_filter: true })

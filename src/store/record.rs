@@ -107,6 +107,9 @@ pub struct Workspace {
     /// Seconds between two fetches from the remote; `None`: only when asked to.
     #[serde(default)]
     pub refresh_seconds: Option<u64>,
+    /// Whether it was mounted with `--offline`: nothing is asked of its remote until it is mounted again without that.
+    #[serde(default)]
+    pub offline: bool,
 }
 
 /// What is left to do of a switch once its generation is published: HEAD moves, then the prepared index takes its place.

@@ -46,11 +46,13 @@ pub use reflog::{Committer, previous_checkout};
 pub use refs::{
     BranchRecorded, read_ref, record_branch, set_ref, set_remote_head, set_shallow, shallow, update_shallow,
 };
-pub use revision::{Meant, Refspec, create_tracking_branch, fetch_refspecs, follow_branch, resolve_revision};
+pub use revision::{
+    LastKnown, Meant, Refspec, create_tracking_branch, fetch_refspecs, follow_branch, last_known, resolve_revision,
+};
 pub use watch::HeadWatch;
 pub use worktree::{
     AddedWorktree, DetachedBecause, HeadSpec, HeadState, WorktreeSpec, add_worktree, branch_in_use, find_worktree,
-    gitfile, remove_worktree,
+    gitfile, keep_offline, remove_worktree,
 };
 
 /// The remote's name in every gitdir Larder creates.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use gix::ObjectId;
 use gix::hash::Kind;
-use gix::objs::{CommitRef, Find, Kind as ObjectKind};
+use gix::objs::{CommitRef, Find, Kind as ObjectKind, TagRef};
 use gix::odb::Header;
 use gix::odb::pack::cache::DecodeEntry;
 use gix::odb::store::init::Options;
@@ -22,6 +22,9 @@ const DELTA_CACHE_BYTES: usize = 16 << 20;
 
 /// Largest object that is read.
 const OBJECT_BYTES: usize = 256 << 20;
+
+/// Tags of tags that are followed.
+const TAGS_DEEP: usize = 16;
 
 /// What of a commit a generation needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +95,21 @@ impl Objects {
     pub fn has_commit(&self, id: &ObjectId) -> Result<bool, GitdirError> {
         let header = self.odb.try_header(id).map_err(|error| broken(*id, &error))?;
         Ok(header.is_some_and(|header| header.kind() == ObjectKind::Commit))
+    }
+
+    /// The commit that `id` is, or that it leads to as a tag; `None`: it leads to none, or not all on the way is here.
+    pub fn peeled(&self, id: &ObjectId) -> Result<Option<ObjectId>, GitdirError> {
+        let mut id = *id;
+        for _ in 0..TAGS_DEEP {
+            match self.structure(&id)? {
+                Some((ObjectKind::Commit, _)) => return Ok(Some(id)),
+                Some((ObjectKind::Tag, data)) => {
+                    id = TagRef::from_bytes(&data, self.kind).map_err(|error| broken(id, &error))?.target();
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     /// The commit's parents.

@@ -8,14 +8,18 @@ use std::path::Path;
 use gix::ObjectId;
 
 use super::config::{ConfigText, append as append_config, read_config};
-use super::files::LockedFile;
+use super::files::{LockedFile, read_small};
 use super::head::Head;
+use super::read::Objects;
 use super::reflog::{self, Committer};
-use super::refs::{check_name, packed_beneath, read_ref};
+use super::refs::{RefValue, check_name, packed_beneath, parse_ref, read_ref};
 use super::{GitdirError, REMOTE};
 
 /// Longest revision that is looked at.
 const REVISION_BYTES: usize = 4096;
+
+/// Longest file of a symbolic ref that is read.
+const HEAD_BYTES: u64 = 64 << 10;
 
 /// What a revision turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +62,53 @@ pub fn resolve_revision(common: &Path, admin: &Path, head: &Head, text: &str) ->
         && let Some(commit) = read_ref(common, &remote)?
     {
         return Ok(named(commit, Some(local), Some(text.clone())));
+    }
+    Ok(None)
+}
+
+/// What a revision of the remote was when it was last fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastKnown {
+    /// The commit; it may not be here itself.
+    pub commit: ObjectId,
+    /// The full name of the remote's ref that was meant; `None` for a commit id.
+    pub reference: Option<String>,
+}
+
+/// What the remote's `rev` was when it was last fetched: a branch, a tag (peeled), a full ref name or a whole object id,
+/// in the order of [`crate::git::remote::GitConnection::resolve`]; `None` is the remote's HEAD.
+pub fn last_known(common: &Path, rev: Option<&str>) -> Result<Option<LastKnown>, GitdirError> {
+    let specs = refspecs_of(&read_config(&common.join("config"))?);
+    let tracking = |name: &str| {
+        let branch = name.strip_prefix("refs/heads/").map(|branch| format!("refs/remotes/{REMOTE}/{branch}"));
+        specs.iter().find_map(|spec| spec.local(name)).or(branch).unwrap_or_else(|| name.to_owned())
+    };
+    let names = match rev {
+        None | Some("HEAD") => {
+            let head = read_small(&common.join(format!("refs/remotes/{REMOTE}/HEAD")), HEAD_BYTES)?;
+            let branch = match head.as_deref().and_then(parse_ref) {
+                Some(RefValue::Symbolic(target)) => String::from_utf8(target).ok(),
+                _ => None,
+            };
+            let branch = branch.as_deref().and_then(|name| name.strip_prefix(&format!("refs/remotes/{REMOTE}/")));
+            branch.map(|branch| vec![format!("refs/heads/{branch}")]).unwrap_or_default()
+        }
+        Some(rev) if matches!(rev.len(), 40 | 64) && rev.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            let commit = ObjectId::from_hex(rev.to_ascii_lowercase().as_bytes()).ok();
+            return Ok(commit.map(|commit| LastKnown { commit, reference: None }));
+        }
+        Some(rev) if rev.starts_with("refs/") => vec![rev.to_owned()],
+        Some(rev) => ["refs/heads/", "refs/tags/", "refs/"].iter().map(|prefix| format!("{prefix}{rev}")).collect(),
+    };
+    for name in names {
+        let local = tracking(&name);
+        if check_name(&local).is_err() {
+            continue;
+        }
+        if let Some(id) = read_ref(common, &local)? {
+            let commit = Objects::open(common, id.kind())?.peeled(&id)?.unwrap_or(id);
+            return Ok(Some(LastKnown { commit, reference: Some(name) }));
+        }
     }
     Ok(None)
 }

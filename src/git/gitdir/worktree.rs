@@ -14,8 +14,8 @@ use gix::ObjectId;
 use gix::bstr::ByteSlice;
 
 use super::GitdirError;
-use super::config::{ConfigText, read_config, worktree_config};
-use super::files::{read_small, rename_to_free_name};
+use super::config::{ConfigText, append as append_config, read_config, worktree_config};
+use super::files::{LockedFile, read_small, rename_to_free_name};
 use super::refs::{RefValue, check_name, parse_ref, read_ref};
 use crate::git::fsmonitor::{self, HookTarget};
 
@@ -27,6 +27,9 @@ const NAME_ATTEMPTS: u32 = 10_000;
 
 /// Why the entry stays when its mount is away; `git worktree prune` leaves locked entries alone.
 const LOCK_REASON: &str = "a larder workspace; remove it with `larder unmount --purge`\n";
+
+/// The configuration of an entry that is kept offline, beside its `config.worktree`.
+const OFFLINE_FILE: &str = "larder-offline.config";
 
 /// What a workspace's HEAD is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +181,29 @@ fn resolve_head(common: &Path, head: &HeadSpec) -> Result<(HeadState, Vec<u8>), 
         Some(place) => detached(DetachedBecause::CheckedOut(place), commit),
         None => (HeadState::Branch(name.clone()), format!("ref: {full}\n").into_bytes()),
     })
+}
+
+/// Keeps Git from asking a remote over a network in the worktree of the entry `admin`, or ends that.
+///
+/// What a worktree needs from elsewhere comes through the object door, which is a program on this machine.
+pub fn keep_offline(admin: &Path, offline: bool) -> Result<(), GitdirError> {
+    let path = admin.join(OFFLINE_FILE);
+    if !offline {
+        return match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(GitdirError::io(&path)(error)),
+            _ => Ok(()),
+        };
+    }
+    // Git passes an included file by that is not there.
+    let mut include = ConfigText::default();
+    include.section("include", None)?.value("path", OFFLINE_FILE)?;
+    append_config(&admin.join("config.worktree"), include, |config| {
+        config.strings("include.path").unwrap_or_default().iter().any(|path| path.as_bytes() == OFFLINE_FILE.as_bytes())
+    })?;
+    let mut text = ConfigText::default();
+    text.section("protocol", None)?.value("allow", "never")?;
+    text.section("protocol", Some(b"file"))?.value("allow", "always")?;
+    LockedFile::take(&path)?.commit(&text.into_bytes())
 }
 
 /// The other working tree that has `branch` (short name) checked out, or is rebasing it; `admin` is not asked.

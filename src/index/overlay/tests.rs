@@ -123,6 +123,7 @@ impl Bench {
             base_time: None,
             switching: None,
             refresh_seconds: None,
+            offline: false,
         };
         let record = record(1, tree(&store, base, "").expect("the root"));
         let overlay = open(&store, directory.path());

@@ -281,6 +281,7 @@ fn workspaces_and_generations_are_rows() {
             base_time: None,
             switching: None,
             refresh_seconds: None,
+            offline: false,
         };
         for number in [1, 2, 300] {
             workspace.current = Some(Generation(number));
