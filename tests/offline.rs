@@ -297,3 +297,83 @@ fn a_workspace_that_is_kept_offline_asks_nobody() {
     reads(&path.join("top.txt"), &content(3, "top.txt"));
     fixture.git_out(&path, &["fetch", "-q", "origin"]);
 }
+
+/// The document of `larder status --offline-ready`, whose exit code says the same.
+#[track_caller]
+fn ready(fixture: &Fixture, mount: &Path, pathspecs: &[&str]) -> Value {
+    let outcome = fixture.run(&[&["--json", "status", text(mount), "--offline-ready"], pathspecs].concat());
+    let document: Value = serde_json::from_slice(&outcome.stdout).expect("one JSON document");
+    let code = if document["ready"] == true { 0 } else { exit::REMOTE };
+    assert_eq!(outcome.code, Some(code), "{document}{}", outcome.err());
+    document
+}
+
+fn missing(document: &Value) -> Vec<&str> {
+    let paths = document["paths"].as_array().expect("a list");
+    let mut paths: Vec<&str> = paths.iter().map(|path| path.as_str().expect("text")).collect();
+    paths.sort_unstable();
+    paths
+}
+
+#[test]
+fn what_would_fail_offline_is_told_exactly() {
+    let Some(fixture) = Fixture::with_settings(HASTY) else { return };
+    let source = fixture.path("served/source");
+    repos::init(&source, "sha1");
+    let files = ["src/one.rs", "src/deep/two.rs", "docs/guide.md", "docs/index.md", "old/a", "old/b", "top.txt"];
+    for file in files {
+        repos::write(&source, file, content(1, file));
+    }
+    repos::write(&source, ".gitattributes", "*.md text eol=crlf\n*.up filter=up\n");
+    repos::write(&source, "made.up", "loud\n");
+    repos::write(&source, "raw.up", "silent\n");
+    repos::commit_all(&source, "everything");
+    std::fs::write(fixture.gitconfig(), "[filter \"up\"]\n\tsmudge = tr a-z A-Z\n\tclean = tr A-Z a-z\n")
+        .expect("writable");
+    repos::advertise_sizes(&source);
+    let server = GitDaemon::serve(&fixture.path("served"));
+    let proxy = Proxy::to(server.port());
+    let mount = fixture.mount(&git_url(proxy.port(), "source"), "m");
+    // The server tells them in the background; until then a look at a file may fetch its neighbours.
+    common::eventually(Duration::from_secs(10), "all sizes are known", || {
+        number(&ready(&fixture, &mount, &[]), "unknown_sizes") == 0
+    });
+    reads(&mount.join("docs/guide.md"), &content(1, "docs/guide.md").replace('\n', "\r\n"));
+    reads(&mount.join("made.up"), "LOUD\n");
+    fixture.ok(&["warm", text(&mount), "raw.up", "src/deep"]);
+    std::fs::write(mount.join("new"), "mine\n").expect("writes");
+    std::fs::write(mount.join("top.txt"), "mine\n").expect("replaces");
+    std::fs::rename(mount.join("old"), mount.join("renamed")).expect("renames");
+    std::fs::remove_file(mount.join("renamed/b")).expect("removes");
+    std::fs::rename(mount.join("src/one.rs"), mount.join("renamed/one.rs")).expect("renames");
+    let document = ready(&fixture, &mount, &[]);
+    let wanted = ["docs/index.md", "raw.up", "renamed/a", "renamed/one.rs"];
+    assert_eq!(missing(&document), wanted, "{document}");
+    assert_eq!((number(&document, "missing_objects"), number(&document, "paths_left_out")), (3, 0), "{document}");
+    let bytes: usize = ["docs/index.md", "old/a", "src/one.rs"].iter().map(|file| content(1, file).len()).sum();
+    assert_eq!(
+        (number(&document, "missing_bytes"), number(&document, "unknown_sizes")),
+        (bytes as u64, 0),
+        "{document}"
+    );
+    assert_eq!(document.as_object().expect("an object").len(), 7, "{document}");
+    assert_eq!(ready(&fixture, &mount, &["src", "new"])["ready"], true);
+    assert_eq!(missing(&ready(&fixture, &mount, &["*.md"])), ["docs/index.md"]);
+    let shown = fixture.run(&["status", text(&mount), "--offline-ready"]);
+    assert!(shown.out().contains("renamed/one.rs") && shown.code == Some(exit::REMOTE), "{}", shown.out());
+    fixture.fails(&[exit::USAGE], &["status", text(&mount), "src"]);
+    // It is as was told. (The driver needs no network here, but nobody knows that of a driver.)
+    proxy.set_offline(true);
+    for path in ["docs/index.md", "renamed/a", "renamed/one.rs"] {
+        unreachable(&mount.join(path));
+    }
+    for path in ["docs/guide.md", "made.up", "new", "top.txt", "src/deep/two.rs", ".gitattributes"] {
+        assert!(read(&mount.join(path)).is_ok(), "{path}");
+    }
+    proxy.set_offline(false);
+    fixture.ok(&["warm", text(&mount)]);
+    reads(&mount.join("raw.up"), "SILENT\n");
+    reads(&mount.join("renamed/a"), &content(1, "old/a"));
+    let document = ready(&fixture, &mount, &[]);
+    assert_eq!((&document["ready"], number(&document, "missing_objects")), (&Value::Bool(true), 0), "{document}");
+}

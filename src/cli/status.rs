@@ -1,5 +1,6 @@
 //! `larder status`: how one workspace is, or all of them.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -7,12 +8,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{Output, grouped, name, sheet};
-use super::{config, history, resting, target};
+use super::{config, failure, history, resting, target, warm};
 use crate::config::Config;
 use crate::config::quantity::human_bytes;
 use crate::daemon::client::{Client, unexpected};
 use crate::daemon::gc::LastGc;
-use crate::daemon::protocol::{Answer, Failure, FailureClass, Request, WorkspaceStatus, rfc3339};
+use crate::daemon::protocol::{Answer, Failure, FailureClass, ReadyReport, Request, WorkspaceStatus, rfc3339};
 use crate::store::WorkspaceState;
 
 /// Show generation, commit, hydration, queue, remote and last error
@@ -20,6 +21,14 @@ use crate::store::WorkspaceState;
 pub(super) struct Arguments {
     /// A path in a mount, a mount path or a workspace name [default: the mount this is called in, else all]
     target: Option<String>,
+
+    /// Tell what can't be read without a network, and how much that is; exit with 4 if there is anything
+    #[arg(long)]
+    offline_ready: bool,
+
+    /// With --offline-ready: Git pathspecs, relative to the workspace's root [default: everything]
+    #[arg(value_name = "PATHSPEC", value_parser = warm::pathspec, requires = "offline_ready")]
+    pathspecs: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -28,6 +37,9 @@ struct Document<'a> {
 }
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
+    if arguments.offline_ready {
+        return ready(arguments.target.as_deref().unwrap_or("."), &arguments.pathspecs, output);
+    }
     let one = match &arguments.target {
         Some(target) => Some(one(target)?),
         None => None,
@@ -46,6 +58,47 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Fai
         }
         workspaces.iter().map(human).collect::<Vec<_>>().join("\n")
     })
+}
+
+/// `--offline-ready`.
+fn ready(target: &str, pathspecs: &[String], output: Output) -> Result<ExitCode, Failure> {
+    let config = config()?;
+    let Some(client) = daemon(&config)? else { return Err(target::unknown(target)) };
+    let request = |target| Request::OfflineReady { target, pathspecs: pathspecs.to_vec() };
+    match target::call(&client, target, request, &mut |_| ())? {
+        Answer::OfflineReady(report) => {
+            let printed = output.facts(&report, || missing(&report))?;
+            Ok(if report.ready { printed } else { failure::exit_code(FailureClass::Remote) })
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn missing(report: &ReadyReport) -> String {
+    let workspace = name(&report.workspace);
+    if report.ready {
+        return format!("{workspace} is ready: all of it can be read without a network\n");
+    }
+    let count = report.paths.len() as u64 + report.paths_left_out;
+    let unknown = match report.unknown_sizes {
+        0 => String::new(),
+        files => format!(", and {} of unknown size", grouped(files)),
+    };
+    let mut text = format!(
+        "{workspace} is not ready: {} files can't be read without a network; missing are {} objects, {}{unknown}\n",
+        grouped(count),
+        grouped(report.missing_objects),
+        human_bytes(report.missing_bytes),
+    );
+    for path in &report.paths {
+        text.push_str("  ");
+        text.push_str(&name(path));
+        text.push('\n');
+    }
+    if report.paths_left_out > 0 {
+        let _ = writeln!(text, "  … and {} more", grouped(report.paths_left_out));
+    }
+    text
 }
 
 /// The daemon: the one that runs, or a new one when the last one died and left its mounts behind.

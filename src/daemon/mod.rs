@@ -26,6 +26,7 @@ pub mod pin;
 pub mod prepare;
 pub mod protocol;
 mod prune;
+mod ready;
 pub mod reconcile;
 mod refresh;
 pub mod server;

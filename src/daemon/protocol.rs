@@ -55,6 +55,13 @@ pub enum Request {
         /// A path in a mount, a mount path or a workspace name.
         target: Option<String>,
     },
+    /// What of a workspace can't be read without a network.
+    OfflineReady {
+        /// A path in a mount, a mount path or a workspace name.
+        target: String,
+        /// Git pathspecs relative to the workspace's root; none means everything.
+        pathspecs: Vec<String>,
+    },
     /// Retry a preparation that failed.
     Prepare {
         /// A mount path or a workspace name.
@@ -169,6 +176,25 @@ pub struct WarmRequest {
     pub background: bool,
     /// As in [`MountRequest::environment`]; needed for `rev` alone.
     pub environment: Vec<(String, String)>,
+}
+
+/// What can't be read without a network: the fields of `larder status --offline-ready --json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyReport {
+    /// The workspace.
+    pub workspace: String,
+    /// Whether everything that was selected can be read.
+    pub ready: bool,
+    /// Distinct blobs that are nowhere on this machine.
+    pub missing_objects: u64,
+    /// Raw bytes of those whose size is known.
+    pub missing_bytes: u64,
+    /// How many of them have a size that is not known.
+    pub unknown_sizes: u64,
+    /// Files that can't be read, lossy, in the order of the walk.
+    pub paths: Vec<String>,
+    /// Further ones.
+    pub paths_left_out: u64,
 }
 
 /// `larder pin`: what the words mean is for the daemon to find out.
@@ -488,6 +514,8 @@ pub enum Answer {
     Ok,
     /// To [`Request::Mount`], [`Request::Status`], [`Request::List`], [`Request::Prepare`].
     Workspaces(Vec<WorkspaceStatus>),
+    /// To [`Request::OfflineReady`].
+    OfflineReady(ReadyReport),
     /// To [`Request::Warm`].
     Warmed(WarmReport),
     /// To [`Request::Switch`].

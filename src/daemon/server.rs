@@ -158,6 +158,9 @@ async fn handle(
         Request::Status { target } => {
             blocking(daemon, move |daemon| Ok(Answer::Workspaces(daemon.status(target.as_deref())?))).await
         }
+        Request::OfflineReady { target, pathspecs } => {
+            blocking(daemon, move |daemon| Ok(Answer::OfflineReady(daemon.offline_ready(&target, &pathspecs)?))).await
+        }
         Request::History { target, action } => blocking(daemon, move |daemon| daemon.history(&target, action)).await,
         Request::Warm(request) => daemon.warm(request, read, write).await,
         Request::Switch(request) => daemon.switch(request, read, write).await,

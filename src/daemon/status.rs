@@ -15,7 +15,7 @@ use crate::index::{IndexError, walk};
 use crate::store::{Repository, Store, StoreError, Workspace, WorkspaceState};
 
 /// Longest wait for the store before what is in it is counted.
-const SETTLE_LIMIT: Duration = Duration::from_millis(500);
+pub(super) const SETTLE_LIMIT: Duration = Duration::from_millis(500);
 
 impl Daemon {
     /// Every workspace that is known, mounted or not, by name; without counting what is cached.

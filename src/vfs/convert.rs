@@ -58,6 +58,11 @@ impl Planned {
         (size != UNKNOWN).then_some(size & !SAME)
     }
 
+    /// Whether a driver has to run for it.
+    pub fn needs_driver(&self) -> bool {
+        self.rule.lane().is_some()
+    }
+
     /// The object whose bytes the result are, where known.
     pub fn content(&self) -> Option<ObjectId> {
         let size = self.size.load(Ordering::Relaxed);

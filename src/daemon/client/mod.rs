@@ -213,6 +213,7 @@ fn longest_silence(request: &Request) -> Duration {
         | Request::Switch(_)
         | Request::Refresh(_)
         | Request::Gc(_)
+        | Request::OfflineReady { .. }
         | Request::Pin(_)
         | Request::Unpin(_)
         | Request::Pins { .. }
@@ -227,6 +228,7 @@ pub fn unexpected(answer: &Answer) -> Failure {
         Answer::Pong { .. } => "a pong",
         Answer::Ok => "a bare success",
         Answer::Workspaces(_) => "workspaces",
+        Answer::OfflineReady(_) => "what is missing",
         Answer::Warmed(_) => "a warming report",
         Answer::Switched(_) => "a switch",
         Answer::Refreshed(_) => "a refresh",
