@@ -4,6 +4,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::proxy::{Proxy, wide_behind_proxy};
@@ -376,4 +377,130 @@ fn what_would_fail_offline_is_told_exactly() {
     reads(&mount.join("renamed/a"), &content(1, "old/a"));
     let document = ready(&fixture, &mount, &[]);
     assert_eq!((&document["ready"], number(&document, "missing_objects")), (&Value::Bool(true), 0), "{document}");
+}
+
+/// Files of [`HEAVY_BYTES`] on the branch `heavy` and, with other bytes, on `main`.
+const HEAVY: u64 = 60;
+const HEAVY_BYTES: usize = 8 << 10;
+
+/// Bytes a second of a line on which a part of them takes some seconds.
+const SLOW: u64 = 60 << 10;
+
+/// Waits until `bytes` more have come through.
+fn flows(proxy: &Proxy, bytes: u64) {
+    let until = proxy.bytes_down() + bytes;
+    common::eventually(Duration::from_secs(10), "something is under way", || proxy.bytes_down() >= until);
+}
+
+/// Takes the network away in the middle of `command`, which has to end soon.
+#[track_caller]
+fn cut_in_the_middle(proxy: &Proxy, mut command: Command) -> bool {
+    proxy.set_rate(SLOW);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    flows(proxy, SLOW / 2);
+    proxy.set_offline(true);
+    proxy.set_rate(0);
+    let status = common::wait_for(&mut child, Duration::from_secs(20));
+    let status = status.unwrap_or_else(|| panic!("{command:?} hangs without a network"));
+    status.success()
+}
+
+#[test]
+fn work_goes_on_when_the_network_goes_in_the_middle() {
+    let Some(fixture) = Fixture::with_settings(HASTY) else { return };
+    let source = fixture.path("served/source");
+    versions(&source);
+    for number in 0..HEAVY {
+        repos::write(&source, format!("heavy/{number}/file"), repos::noise(number, HEAVY_BYTES));
+    }
+    repos::write(&source, "alone/file", repos::noise(1000, 300 << 10));
+    repos::commit_all(&source, "heavy files");
+    git_out(&source, &["checkout", "-q", "-b", "heavy"]);
+    for number in 0..HEAVY {
+        repos::write(&source, format!("heavy/{number}/file"), repos::noise(100 + number, HEAVY_BYTES));
+    }
+    repos::commit_all(&source, "other heavy files");
+    git_out(&source, &["checkout", "-q", "main"]);
+    git_out(&source, &["config", "daemon.receivepack", "true"]);
+    let server = GitDaemon::serve(&fixture.path("served"));
+    let proxy = Proxy::to(server.port());
+    let mount = fixture.mount(&git_url(proxy.port(), "source"), "m");
+    let git = |args: &[&str]| fixture.git_out(&mount, args);
+    let heavy = |number: u64| mount.join(format!("heavy/{number}/file"));
+    // Warmed in part, and two further commits known.
+    fixture.ok(&["warm", "m", "src", "docs", "top.txt"]);
+    for rev in ["heavy", "next"] {
+        fixture.ok(&["switch", "m", rev]);
+    }
+    reads(&mount.join("src/one.rs"), &content(4, "src/one.rs"));
+    fixture.ok(&["switch", "m", "main"]);
+
+    // A read.
+    proxy.set_rate(SLOW);
+    let reading = std::thread::spawn({
+        let path = mount.join("alone/file");
+        move || (Instant::now(), read(&path))
+    });
+    flows(&proxy, SLOW / 2);
+    proxy.set_offline(true);
+    proxy.set_rate(0);
+    let (began, outcome) = reading.join().expect("the reader ends");
+    assert_eq!(outcome.expect_err("it was cut").raw_os_error(), Some(libc::ENETUNREACH));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+
+    // What is here works.
+    reads(&mount.join("docs/guide.md"), &content(3, "docs/guide.md"));
+    assert_eq!(git(&["status", "--porcelain"]), "");
+    std::fs::write(mount.join("src/two.rs"), "mine\n").expect("writes");
+    assert!(git(&["diff"]).contains("-src/two.rs of version 3"), "the base is in the cache");
+    git(&["commit", "-q", "-a", "-m", "on the train"]);
+    let mine = git(&["rev-parse", "HEAD"]);
+    assert_eq!(git(&["log", "--format=%s", "-2"]), "on the train\nheavy files");
+    fixture.ok(&["switch", "m", "next"]);
+    reads(&mount.join("src/one.rs"), &content(4, "src/one.rs"));
+    reads(&mount.join("src/two.rs"), &content(3, "src/two.rs"));
+    fixture.ok(&["switch", "m", "main"]);
+    git(&["switch", "-q", "--detach", "HEAD~1"]);
+    reads(&mount.join("src/two.rs"), &content(3, "src/two.rs"));
+    git(&["switch", "-q", "main"]);
+    assert_eq!((git(&["rev-parse", "HEAD"]), git(&["status", "--porcelain"])), (mine.clone(), String::new()));
+    reads(&mount.join("src/two.rs"), "mine\n");
+    unreachable(&heavy(7));
+
+    // A checkout, which Git gives up before it changed anything, or in the middle: nothing of ours is lost.
+    proxy.set_offline(false);
+    let mut checkout = fixture.git(&mount);
+    checkout.args(["checkout", "-q", "heavy"]);
+    assert!(!cut_in_the_middle(&proxy, checkout), "it needs what is not here");
+    git(&["status", "--porcelain"]);
+    assert_eq!(git(&["rev-parse", "main"]), mine);
+    proxy.set_offline(false);
+    git(&["checkout", "-q", "-f", "main"]);
+    git(&["checkout", "-q", "heavy"]);
+    assert_eq!(git(&["status", "--porcelain"]), "");
+    assert!(read(&heavy(7)).expect("it was checked out") == repos::noise(107, HEAVY_BYTES));
+    git(&["checkout", "-q", "main"]);
+
+    // A warm, and one in the background that goes on by itself.
+    let mut warm = fixture.larder();
+    warm.args(["warm", "m", "heavy", "alone"]);
+    assert!(!cut_in_the_middle(&proxy, warm), "it was cut");
+    let left = number(&ready(&fixture, &mount, &[]), "missing_objects");
+    assert!((1..=HEAVY + 1).contains(&left), "{left}");
+    proxy.set_offline(false);
+    fixture.ok(&["pin", "m"]);
+    assert_eq!(ready(&fixture, &mount, &[])["ready"], true);
+
+    // Everything that is pinned can be read, whatever was collected.
+    proxy.set_offline(true);
+    fixture.ok(&SWEEP);
+    let clone = repos::clone(&source, Some("main"), &fixture.path("clone"));
+    std::fs::write(clone.join("src/two.rs"), "mine\n").expect("writes");
+    let (wanted, found) = (common::compare::tree(&clone), common::compare::tree(&mount));
+    common::compare::assert_same(&wanted, &found);
+    proxy.set_offline(false);
+    git(&["push", "-q", "origin", "HEAD:refs/heads/from-the-train"]);
+    fixture.ok(&["refresh", "m"]);
+    assert_eq!(fixture.status(&mount)["stays_offline"], false);
 }
