@@ -115,22 +115,20 @@ pub fn here(daemon: &Daemon, repository: &Repository, id: ObjectId) -> Result<He
         let mut batch = Batch::default();
         let mut next = Vec::new();
         for id in level {
-            let listing = match store.tree(&id)? {
-                Some(listing) => listing,
-                None => match objects.read_tree(&id)? {
-                    Some(listing) => {
-                        batch.tree(id, &listing);
-                        if batch.len() >= TREES_PER_COMMIT {
-                            store.commit(std::mem::take(&mut batch))?;
-                        }
-                        listing
-                    }
-                    None => {
-                        missing += 1;
-                        continue;
-                    }
-                },
+            let mut listing = store.tree(&id)?;
+            if listing.is_none() {
+                listing = objects.read_tree(&id)?;
+                if let Some(listing) = &listing {
+                    batch.tree(id, listing);
+                }
+            }
+            let Some(listing) = listing else {
+                missing += 1;
+                continue;
             };
+            if batch.len() >= TREES_PER_COMMIT {
+                store.commit(std::mem::take(&mut batch))?;
+            }
             let children = listing.iter().filter(|entry| entry.kind == EntryKind::Directory);
             next.extend(children.map(|entry| entry.id).filter(|id| seen.insert(*id)));
         }

@@ -57,6 +57,7 @@ pub enum Depth {
     Full,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own, and a field of its own in the JSON")]
 /// One mounted working tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workspace {
