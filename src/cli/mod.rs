@@ -6,6 +6,7 @@
 //! standard error, and no output error ever panics.
 
 mod bounded;
+mod cache;
 mod completions;
 mod daemon;
 mod doctor;
@@ -86,6 +87,7 @@ enum Command {
     Pins(pins::Arguments),
     Generations(generations::Arguments),
     Gc(gc::Arguments),
+    Cache(cache::Arguments),
     History(history::Arguments),
     Doctor(doctor::Arguments),
     Waits(waits::Arguments),
@@ -136,6 +138,7 @@ fn run(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Pins(arguments) => pins::run(&arguments, output),
         Command::Generations(arguments) => generations::run(&arguments, output),
         Command::Gc(arguments) => gc::run(&arguments, output),
+        Command::Cache(arguments) => cache::run(arguments, output),
         Command::Doctor(arguments) => doctor::run(&arguments, output),
         Command::Waits(arguments) => waits::run(arguments, output),
         Command::Metrics(arguments) => metrics::run(arguments, output),

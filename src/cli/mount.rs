@@ -178,7 +178,7 @@ fn located(repo: &str) -> Result<String, Failure> {
 }
 
 /// `dir` absolute, with the links before it resolved; it is not looked at itself, since it may be a dead mount.
-fn absolute(dir: &Path, what: &str) -> Result<PathBuf, Failure> {
+pub(super) fn absolute(dir: &Path, what: &str) -> Result<PathBuf, Failure> {
     let wrong = |why: &dyn std::fmt::Display| {
         Failure::new(FailureClass::Usage, format!("cannot use {what} {}: {why}", dir.display()))
             .hint("give a path in a directory that is yours")

@@ -107,7 +107,7 @@ fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
-fn time(seconds: f64) -> String {
+pub(super) fn time(seconds: f64) -> String {
     match Duration::try_from_secs_f64(seconds) {
         Ok(time) if time >= Duration::from_mins(1) => {
             humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()

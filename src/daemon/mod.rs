@@ -4,10 +4,13 @@
 //! [`workspace`] is one live mount; [`mounting`] deals with mount points;
 //! [`prepare`] brings a commit into a workspace; [`lifecycle`] mounts,
 //! restores and unmounts; [`moving`] follows HEAD and `switch` moves it;
-//! `refresh` fetches from the remote; [`warm`] fetches ahead; [`pin`] keeps what was fetched; [`gc`] takes out what nobody needs; [`status`] reports; [`client`] is the other end of the socket.
+//! `refresh` fetches from the remote; [`warm`] fetches ahead; [`pin`] keeps what was fetched; [`carry`] takes a commit to a
+//! machine without a network; [`gc`] takes out what nobody needs; [`status`] reports; [`client`] is the other end of the
+//! socket.
 
 pub mod bring;
 mod bring_changed;
+pub mod carry;
 pub mod client;
 mod convert;
 pub mod door;

@@ -398,13 +398,6 @@ fn ensure_gitdir(
     resolved: &Resolved,
     connection: &GitConnection,
 ) -> Result<(), Failure> {
-    if repository.external_gitdir || repository.gitdir.join("HEAD").exists() {
-        return Ok(());
-    }
-    if let Some(parent) = repository.gitdir.parent() {
-        std::fs::create_dir_all(parent)
-            .map_err(|error| Failure::new(FailureClass::Other, format!("{}: {error}", parent.display())))?;
-    }
     let url = job.url.to_git();
     let spec = GitdirSpec {
         object_format: connection.object_hash(),
@@ -413,7 +406,19 @@ fn ensure_gitdir(
         partial: connection.abilities().filter,
         shallow: &[],
     };
-    gitdir::create(&repository.gitdir, &spec).map_err(Failure::from)
+    create_gitdir(repository, &spec)
+}
+
+/// Makes the repository's own gitdir as `spec` says, when it is not there yet.
+pub(super) fn create_gitdir(repository: &Repository, spec: &GitdirSpec<'_>) -> Result<(), Failure> {
+    if repository.external_gitdir || repository.gitdir.join("HEAD").exists() {
+        return Ok(());
+    }
+    if let Some(parent) = repository.gitdir.parent() {
+        std::fs::create_dir_all(parent)
+            .map_err(|error| Failure::new(FailureClass::Other, format!("{}: {error}", parent.display())))?;
+    }
+    gitdir::create(&repository.gitdir, spec).map_err(Failure::from)
 }
 
 /// The branch that was asked for, or that the remote's HEAD is on.
@@ -476,7 +481,7 @@ pub fn remote_for(
 }
 
 /// Brings the gitdir to the form in which Git asks Larder for objects; one prepared elsewhere stays as it is.
-fn ensure_door(daemon: &Daemon, repository: &Repository) -> Result<(), Failure> {
+pub(super) fn ensure_door(daemon: &Daemon, repository: &Repository) -> Result<(), Failure> {
     if repository.external_gitdir {
         return Ok(());
     }

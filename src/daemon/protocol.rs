@@ -82,6 +82,13 @@ pub enum Request {
     Refresh(RefreshRequest),
     /// Take out what nothing keeps.
     Gc(GcRequest),
+    /// Write a commit and its files into a file, for a machine without a network.
+    Export(ExportRequest),
+    /// Take such a file in.
+    Import {
+        /// The file, absolute.
+        file: PathBuf,
+    },
     /// What generations a workspace has.
     Generations {
         /// A mount path or a workspace name.
@@ -442,6 +449,50 @@ pub struct GcLeftover {
     pub bytes: u64,
 }
 
+/// `larder cache export`, arguments checked by the client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExportRequest {
+    /// The file to write, absolute.
+    pub file: PathBuf,
+    /// A mount path or a workspace name.
+    pub target: String,
+    /// Git pathspecs relative to the workspace's root; none means everything.
+    pub pathspecs: Vec<String>,
+}
+
+/// What was carried: the fields of `larder cache export --json` and `larder cache import --json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CarryReport {
+    /// The file.
+    pub file: PathBuf,
+    /// Where the repository is fetched from, without credentials.
+    pub repository: String,
+    /// The branch or tag at the commit, by its full name.
+    pub reference: Option<String>,
+    /// The commit.
+    pub commit: String,
+    /// Its root tree.
+    pub tree: String,
+    /// What was selected; empty is everything.
+    pub pathspecs: Vec<String>,
+    /// Blobs in the file.
+    pub objects: u64,
+    /// Trees in the file.
+    pub trees: u64,
+    /// Of those blobs and trees, the ones that were there before: in the unfinished file, or in the cache.
+    pub skipped: u64,
+    /// Blobs that the export fetched from the remote first.
+    pub fetched: u64,
+    /// Bytes of everything in the file before it was compressed.
+    pub raw_bytes: u64,
+    /// Bytes of the same in the file.
+    pub stored_bytes: u64,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Time it took, in seconds.
+    pub seconds: f64,
+}
+
 /// A generation: a row of `larder generations --json` (CLI.md).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationRow {
@@ -524,6 +575,8 @@ pub enum Answer {
     Refreshed(Vec<RefreshReport>),
     /// To [`Request::Gc`].
     Collected(Box<GcReport>),
+    /// To [`Request::Export`] and [`Request::Import`].
+    Carried(Box<CarryReport>),
     /// To [`Request::Generations`].
     Generations(Vec<GenerationRow>),
     /// To [`Request::Pin`].

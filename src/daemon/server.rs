@@ -166,6 +166,8 @@ async fn handle(
         Request::Switch(request) => daemon.switch(request, read, write).await,
         Request::Refresh(request) => blocking(daemon, move |daemon| daemon.refresh(&request)).await,
         Request::Gc(request) => blocking(daemon, move |daemon| daemon.gc(&request)).await,
+        Request::Export(request) => daemon.export(request, read, write).await,
+        Request::Import { file } => daemon.import(file, read, write).await,
         Request::Generations { target } => {
             blocking(daemon, move |daemon| Ok(Answer::Generations(daemon.generations(&target)?))).await
         }

@@ -213,6 +213,24 @@ impl Daemon {
         Ok(report)
     }
 
+    /// Brings what `pathspecs` select of the tree `root` into the cache, for somebody who is about to read all of it.
+    /// `tell` hears how far it is; it ends when `cancel` becomes true.
+    pub(super) async fn warm_for(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        root: ObjectId,
+        pathspecs: &[String],
+        mut cancel: watch::Receiver<bool>,
+        tell: impl Fn(Progress),
+    ) -> Result<WarmReport, Failure> {
+        let place = self.warms.enter(live.row().id, label(live, pathspecs))?;
+        let subject = Subject { root, pathspecs: pathspecs.to_vec(), max_blob_bytes: None };
+        tokio::select! {
+            outcome = self.run(live, &subject, &place.running, tell) => outcome,
+            _ = cancel.wait_for(|cancelled| *cancelled) => Err(cancelled()),
+        }
+    }
+
     /// Writes down that `subject` is to be warmed, and begins.
     async fn begin_background(self: &Arc<Self>, live: &Arc<Live>, subject: Subject) -> Result<Answer, Failure> {
         let (store, workspace) = (self.store.clone(), live.row().id);

@@ -217,6 +217,8 @@ fn longest_silence(request: &Request) -> Duration {
         | Request::Pin(_)
         | Request::Unpin(_)
         | Request::Pins { .. }
+        | Request::Export(_)
+        | Request::Import { .. }
         | Request::Objects { .. } => PREPARE_SILENCE,
         _ => FACTS_SILENCE,
     }
@@ -233,6 +235,7 @@ pub fn unexpected(answer: &Answer) -> Failure {
         Answer::Switched(_) => "a switch",
         Answer::Refreshed(_) => "a refresh",
         Answer::Collected(_) => "a collection",
+        Answer::Carried(_) => "a report of an export or import",
         Answer::Generations(_) => "generations",
         Answer::Pinned(_) => "a pin",
         Answer::Pins(_) => "pins",

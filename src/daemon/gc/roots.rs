@@ -138,6 +138,9 @@ impl Daemon {
         for warm in self.store.warms()? {
             gathered.roots.held.push(held(warm.root.0, &warm.pathspecs)?);
         }
+        for (tree, pathspecs) in self.imported()? {
+            gathered.roots.held.push(held(tree, &pathspecs)?);
+        }
         let holds: Vec<_> = self.holds.held.lock().values().cloned().collect();
         for (tree, pathspecs) in holds {
             gathered.roots.held.push(held(tree, &pathspecs)?);

@@ -44,7 +44,8 @@ pub use probe::{ExternalGitdir, probe};
 pub use read::{CommitInfo, Objects, TreesRead, commit_info, has_commit, read_commit_and_trees};
 pub use reflog::{Committer, previous_checkout};
 pub use refs::{
-    BranchRecorded, read_ref, record_branch, set_ref, set_remote_head, set_shallow, shallow, update_shallow,
+    BranchRecorded, is_ref_name, read_ref, record_branch, set_ref, set_remote_head, set_shallow, shallow,
+    update_shallow,
 };
 pub use revision::{
     LastKnown, Meant, Refspec, create_tracking_branch, fetch_refspecs, follow_branch, last_known, resolve_revision,

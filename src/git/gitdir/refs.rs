@@ -42,6 +42,11 @@ pub(super) fn parse_ref(content: &[u8]) -> Option<RefValue> {
     ObjectId::from_hex(content.get(..64).or(content.get(..40))?).ok().map(RefValue::Id)
 }
 
+/// Whether `name` is a full ref name that Git would take.
+pub fn is_ref_name(name: &str) -> bool {
+    check_name(name).is_ok()
+}
+
 pub(super) fn check_name(name: &str) -> Result<(), GitdirError> {
     let valid = name.starts_with("refs/") && gix::validate::reference::name(name.into()).is_ok();
     if valid { Ok(()) } else { Err(GitdirError::invalid("ref name", name.as_bytes())) }
