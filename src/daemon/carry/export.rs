@@ -482,7 +482,7 @@ fn header(
     let branch = head.and_then(|head| head.branch);
     let mut reference = None;
     for name in [&branch, &row.reference].into_iter().flatten() {
-        if reference.is_none() && gitdir::read_ref(&repository.gitdir, name)? == Some(*commit) {
+        if reference.is_none() && is_at(repository, name, *commit)? {
             reference = Some(name.clone());
         }
     }
@@ -497,4 +497,15 @@ fn header(
         created: rfc3339(prepare::now()),
         larder: env!("CARGO_PKG_VERSION").to_owned(),
     })
+}
+
+/// Whether a branch or tag is at `commit`, here or at the remote.
+fn is_at(repository: &Repository, name: &str, commit: ObjectId) -> Result<bool, Failure> {
+    let at = |name: &str| gitdir::read_ref(&repository.gitdir, name);
+    if at(name)? == Some(commit) {
+        return Ok(true);
+    }
+    // A branch that another workspace has checked out stays where it is.
+    let Some(branch) = name.strip_prefix("refs/heads/") else { return Ok(false) };
+    Ok(at(&format!("refs/remotes/{}/{branch}", gitdir::REMOTE))? == Some(commit))
 }

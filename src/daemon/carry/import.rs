@@ -365,7 +365,7 @@ impl<'a> Import<'a> {
             if let BranchRecorded::Kept(at) = gitdir::record_branch(common, name, commit)? {
                 tracing::info!(branch = name, %at, "the local branch stays where the user has it");
             }
-            let has_default = gitdir::read_ref(common, "refs/remotes/origin/HEAD")?.is_some();
+            let has_default = gitdir::read_ref(common, &format!("refs/remotes/{}/HEAD", gitdir::REMOTE))?.is_some();
             if self.header.default_branch || !has_default {
                 gitdir::set_remote_head(common, name)?;
             }
