@@ -258,7 +258,17 @@ fn an_import_goes_on_after_the_daemon_was_killed() {
     let code = wait_for(&mut child, COMMAND_LIMIT).expect("it ends").code();
     assert!(code.is_some_and(|code| code != 0), "{code:?}");
     assert!(!gitdir(&there).exists(), "nothing half imported can be mounted");
-    import(&there, &file);
+    // Now the client goes away: the daemon ends the import, and what came in is on the disk before that.
+    let mut child = start(&there, &["cache", "import", text(&file)]);
+    eventually(Duration::from_secs(20), "the import is under way", || {
+        number(&there.json(&["gc", "--dry-run"]), "kept_objects") > 0
+    });
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    there.ok(&["shutdown"]);
+    assert!(!gitdir(&there).exists());
+    let report = import(&there, &file);
+    assert!(number(&report, "skipped") > number(&report, "trees"), "{report}");
     assert_same_commit(&there, &source, &gitdir(&there), "main");
     drop(here);
 }
