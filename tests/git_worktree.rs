@@ -15,7 +15,8 @@ use common_git::{Extension, Fixture, count, extension, git, git_in};
 use gix::ObjectId;
 use gix::hash::Kind;
 use larder::git::gitdir::{
-    self, DetachedBecause, GitdirError, HeadSpec, HeadState, WorktreeSpec, add_worktree, find_worktree, probe,
+    self, DetachedBecause, GitdirError, HeadSpec, HeadState, Loss, WorktreeSpec, add_worktree, find_worktree, probe,
+    unpushed,
 };
 use larder::store::Listing;
 
@@ -384,4 +385,111 @@ fn a_large_checkout_is_clean_at_the_first_look() {
         let trace = workspace.trace(&["status", "--porcelain"]);
         assert_eq!(count(&trace, "opendir"), Some(0), "{trace}");
     }
+}
+
+/// What `git rev-list` counts, and where it is.
+fn lost(common: &Path, loss: Loss<'_>) -> (usize, Vec<String>) {
+    let found = unpushed(common, Kind::Sha1, loss, &[]).expect("readable");
+    assert!(!found.more);
+    assert_eq!(found.is_empty(), found.names.is_empty(), "{found:?}");
+    (found.commits, found.names)
+}
+
+fn commits(place: &Path, count: usize) {
+    for number in 0..count {
+        git(place, &["commit", "-q", "--allow-empty", "-m", &format!("own {number} in {}", place.display())]);
+    }
+}
+
+#[test]
+fn commits_that_exist_only_here_are_counted() {
+    let fixture = Fixture::nasty("sha1");
+    git(&fixture.source, &["tag", "-m", "told", "v1"]);
+    git(&fixture.source, &["config", "receive.denyCurrentBranch", "ignore"]);
+    commits(&fixture.source, 3);
+    let url = format!("file://{}", fixture.source.display());
+    let root = fixture.root.path();
+    let none = (0, Vec::new());
+    for (name, how) in [("plain", &["--no-local"][..]), ("partial", &["--filter=blob:none"]), ("depth", &["--depth=2"])]
+    {
+        git(root, &[&["clone", "-q"], how, &[&url, name]].concat());
+        let place = root.join(name);
+        let common = place.join(".git");
+        assert_eq!(lost(&common, Loss::Gitdir), none, "{name}");
+        // A branch, what is on top of it, and a stash of two.
+        git(&place, &["switch", "-qc", "topic"]);
+        commits(&place, 2);
+        git(&place, &["pack-refs", "--all"]);
+        git(&place, &["branch", "a/b"]);
+        commits(&place, 1);
+        assert_eq!(lost(&common, Loss::Gitdir), (3, vec!["a/b".into(), "topic".into()]), "{name}");
+        for text in ["one", "two"] {
+            fs::write(place.join("a.b"), text).expect("written");
+            git(&place, &["stash", "-q"]);
+        }
+        let (count, names) = lost(&common, Loss::Gitdir);
+        // Each is a commit on one of the index, and both indexes are the same.
+        assert_eq!((count, names.join(" ").as_str()), (6, "a/b stash topic"), "{name}");
+        git(&place, &["stash", "clear"]);
+        // Another working tree loses what no ref leads to.
+        let other = root.join(format!("{name}-other"));
+        git(&place, &["worktree", "add", "-q", "--detach", other.to_str().expect("UTF-8"), "a/b"]);
+        let admin = common.join("worktrees").join(format!("{name}-other"));
+        assert_eq!(lost(&common, Loss::Entry(&admin)), none, "{name}: the branch stays");
+        commits(&other, 4);
+        let names = vec![format!("detached HEAD of {name}-other")];
+        assert_eq!(lost(&common, Loss::Entry(&admin)), (4, names), "{name}");
+        assert_eq!(lost(&common, Loss::Gitdir).0, 7, "{name}");
+        git(&other, &["switch", "-qc", "kept"]);
+        assert_eq!(lost(&common, Loss::Entry(&admin)), none, "{name}: a branch again");
+        // What was pushed is elsewhere, and what the remote is known to have.
+        git(&place, &["push", "-q", "origin", "topic"]);
+        let tip = git(&other, &["rev-parse", "HEAD"]);
+        let tip = ObjectId::from_hex(tip.trim_end().as_bytes()).expect("an id");
+        if name != "depth" {
+            assert_eq!(lost(&common, Loss::Gitdir), (4, vec!["kept".into()]), "{name}");
+        }
+        let told = git(&place, &["rev-parse", "topic"]);
+        let told = ObjectId::from_hex(told.trim_end().as_bytes()).expect("an id");
+        let known = unpushed(&common, Kind::Sha1, Loss::Gitdir, &[tip, told]).expect("readable");
+        assert!(known.is_empty(), "{name}: {known:?}");
+        git(&place, &["push", "-q", "-d", "origin", "topic"]);
+    }
+}
+
+#[test]
+fn what_a_merge_of_the_remote_reaches_is_elsewhere() {
+    let fixture = Fixture::nasty("sha1");
+    let url = format!("file://{}", fixture.source.display());
+    git(fixture.root.path(), &["clone", "-q", "--filter=blob:none", &url, "clone"]);
+    let place = fixture.root.path().join("clone");
+    git(&place, &["switch", "-qc", "topic"]);
+    commits(&place, 2);
+    git(&place, &["push", "-q", "origin", "topic"]);
+    git(&fixture.source, &["merge", "-q", "--no-ff", "-m", "merged", "topic"]);
+    git(&fixture.source, &["branch", "-D", "topic"]);
+    git(&place, &["fetch", "-q", "--prune"]);
+    assert_eq!(lost(&place.join(".git"), Loss::Gitdir), (0, Vec::new()));
+}
+
+#[test]
+fn many_commits_are_more_than_are_counted() {
+    let fixture = Fixture::nasty("sha1");
+    let place = &fixture.source;
+    let mut stream = String::new();
+    for number in 1..=10_002 {
+        let from = if number == 1 { "from refs/heads/main\n" } else { "" };
+        stream
+            .push_str(&format!("commit refs/heads/many\ncommitter T <t@e> {} +0000\ndata 1\nx\n{from}\n", number * 60));
+    }
+    let file = fixture.root.path().join("stream");
+    fs::write(&file, stream).expect("written");
+    let input = fs::File::open(&file).expect("readable");
+    let mut import = std::process::Command::new("git");
+    import.arg("-C").arg(place).args(["fast-import", "--quiet"]).stdin(input);
+    assert!(import.status().expect("runs").success());
+    git(place, &["update-ref", "refs/remotes/origin/main", "main"]);
+    let found = unpushed(&place.join(".git"), Kind::Sha1, Loss::Gitdir, &[]).expect("readable");
+    assert!(found.more && found.commits == 10_000, "{found:?}");
+    assert_eq!(found.describe(), "more than 10000 commits that were never pushed (on many)");
 }

@@ -25,6 +25,7 @@ mod read;
 mod reflog;
 mod refs;
 mod revision;
+mod unpushed;
 mod watch;
 mod worktree;
 
@@ -50,6 +51,7 @@ pub use refs::{
 pub use revision::{
     LastKnown, Meant, Refspec, create_tracking_branch, fetch_refspecs, follow_branch, last_known, resolve_revision,
 };
+pub use unpushed::{Loss, Unpushed, unpushed};
 pub use watch::HeadWatch;
 pub use worktree::{
     AddedWorktree, DetachedBecause, HeadSpec, HeadState, WorktreeSpec, add_worktree, branch_in_use, find_worktree,

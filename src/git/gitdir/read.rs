@@ -119,6 +119,16 @@ impl Objects {
         Ok(CommitRef::from_bytes(data, self.kind).map_err(|error| broken(*id, &error))?.parents().collect())
     }
 
+    /// The commit's parents and committer time; `None` when it is not here.
+    pub fn lineage(&self, id: &ObjectId) -> Result<Option<(Vec<ObjectId>, i64)>, GitdirError> {
+        let mut buffer = Vec::new();
+        let Some(data) = self.read(id, ObjectKind::Commit, &mut buffer)? else { return Ok(None) };
+        let commit = CommitRef::from_bytes(data, self.kind).map_err(|error| broken(*id, &error))?;
+        // Commits without a sound time exist; it only decides the order.
+        let time = commit.committer().map_or(0, |committer| committer.seconds());
+        Ok(Some((commit.parents().collect(), time)))
+    }
+
     /// The commit's tree and time.
     pub fn commit_info(&self, id: &ObjectId) -> Result<CommitInfo, GitdirError> {
         let mut buffer = Vec::new();

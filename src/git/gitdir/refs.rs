@@ -3,6 +3,7 @@
 //! Local branches belong to the user: one is moved only from exactly where the
 //! remote's branch was, that is, when it holds no commit of the user's.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -92,6 +93,50 @@ fn packed_ref(common: &Path, name: &BStr) -> Result<Option<ObjectId>, GitdirErro
         }
     }
     Ok(None)
+}
+
+/// All refs of `place` that name an object themselves, by their full names: of a common gitdir, or those of one worktree
+/// entry alone.
+pub(super) fn all_refs(place: &Path) -> Result<BTreeMap<String, ObjectId>, GitdirError> {
+    let mut found = BTreeMap::new();
+    let path = place.join("packed-refs");
+    let packed = match std::fs::read(&path) {
+        Ok(packed) => packed,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(GitdirError::io(&path)(error)),
+    };
+    for (id, name) in ByteSlice::lines(packed.as_slice()).filter_map(|line| line.split_once_str(" ")) {
+        // The first line is a comment.
+        if let (Ok(id), Ok(name)) = (ObjectId::from_hex(id), name.to_str()) {
+            found.insert(name.to_owned(), id);
+        }
+    }
+    let mut directories = vec!["refs".to_owned()];
+    while let Some(directory) = directories.pop() {
+        let path = place.join(&directory);
+        let listed = match std::fs::read_dir(&path) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(GitdirError::io(&path)(error)),
+        };
+        for entry in listed {
+            let entry = entry.map_err(GitdirError::io(&path))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let name = format!("{directory}/{name}");
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                directories.push(name);
+            } else if check_name(&name).is_ok()
+                && let Some(content) = read_small(&entry.path(), REF_BYTES)?
+            {
+                match parse_ref(&content) {
+                    Some(RefValue::Id(id)) => drop(found.insert(name, id)),
+                    Some(RefValue::Symbolic(_)) => {}
+                    None => return Err(GitdirError::not_a_gitdir(&entry.path(), "not a ref")),
+                }
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Whether packed refs have names beneath `name`.

@@ -240,7 +240,8 @@ fn holds(admin: &Path, full: &str) -> Result<bool, GitdirError> {
     Ok(false)
 }
 
-fn entries(common: &Path) -> Result<Vec<PathBuf>, GitdirError> {
+/// The entries of `common`.
+pub(super) fn entries(common: &Path) -> Result<Vec<PathBuf>, GitdirError> {
     let worktrees = common.join("worktrees");
     let failed = || GitdirError::io(&worktrees);
     match fs::read_dir(&worktrees) {
