@@ -558,3 +558,53 @@ fn an_unmounted_workspace_can_be_purged_and_a_failed_one_leaves_nothing() {
     fixture.fails(&[exit::NOT_FOUND], &["mount", text(&source), text(&mount), "--rev", "no-such-branch"]);
     assert!(rows(fixture.json(&["list"])).is_empty());
 }
+
+/// Branches stay in the gitdir for the repository's other workspaces; a detached HEAD does not, and nothing does with the
+/// last of them.
+#[test]
+fn purging_refuses_to_lose_commits() {
+    let Some(fixture) = Fixture::new() else { return };
+    let source = fixture.path("source");
+    repos::small(&source);
+    let one = fixture.mount(text(&source), "one");
+    let two = fixture.mount(text(&source), "two");
+    let commit = |place: &Path, message: &str| {
+        fixture.git_out(place, &["commit", "-q", "--allow-empty", "-m", message]);
+    };
+    fixture.git_out(&one, &["switch", "-qc", "topic"]);
+    commit(&one, "on a branch");
+    commit(&one, "another");
+    fixture.ok(&["unmount", text(&one), "--purge"]);
+    assert_eq!(fixture.git_out(&two, &["rev-list", "--count", "origin/main..topic"]), "2", "the branch stays");
+    // The last workspace, mounted and not.
+    let refused = fixture.fails(&[exit::REFUSED], &["unmount", text(&two), "--purge"]).err();
+    assert!(refused.contains("2 commits that were never pushed (on topic)"), "{refused}");
+    assert!(refused.contains("push them, or add --force"), "{refused}");
+    assert!(fixture.is_mounted(&two), "a refused purge changes nothing");
+    fixture.ok(&["unmount", text(&two)]);
+    fixture.fails(&[exit::REFUSED], &["unmount", "two", "--purge"]);
+    // Git keeps no note of this push: a mount fetches one branch.
+    let two = fixture.mount(text(&source), "two");
+    fixture.git_out(&two, &["push", "-q", "origin", "topic"]);
+    let one = fixture.mount(text(&source), "one");
+    fixture.git_out(&one, &["switch", "-q", "--detach"]);
+    commit(&one, "on no branch");
+    fs::write(one.join("a.txt"), "changed\n").expect("writes");
+    let refused = fixture.fails(&[exit::REFUSED], &["unmount", text(&one), "--purge"]).err();
+    assert!(
+        refused.contains("1 local change and 1 commit that was never pushed (on detached HEAD of one)"),
+        "{refused}"
+    );
+    fixture.git_out(&one, &["restore", "a.txt"]);
+    let refused = fixture.fails(&[exit::REFUSED], &["unmount", text(&one), "--purge"]).err();
+    assert!(refused.contains("git branch NAME"), "{refused}");
+    fixture.git_out(&one, &["branch", "kept"]);
+    fixture.ok(&["unmount", text(&one), "--purge"]);
+    fixture.fails(&[exit::REFUSED], &["unmount", text(&two), "--purge"]);
+    fixture.git_out(&two, &["push", "-q", "origin", "kept"]);
+    fixture.ok(&["unmount", text(&two), "--purge"]);
+    let three = fixture.mount(text(&source), "three");
+    commit(&three, "thrown away");
+    fixture.ok(&["unmount", text(&three), "--purge", "--force"]);
+    assert!(rows(fixture.json(&["list"])).is_empty());
+}

@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     force: bool,
 
-    /// Forget the workspace as well; cached objects stay
+    /// Forget the workspace as well, unless work would be lost (add --force); cached objects stay
     #[arg(long)]
     purge: bool,
 }

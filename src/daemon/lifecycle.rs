@@ -12,7 +12,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::protocol::{Answer, Failure, FailureClass, MountRequest};
 use super::workspace::Live;
-use super::{Daemon, mounting, prepare, server, status, switch, worktree};
+use super::{Daemon, mounting, prepare, server, status, switch};
 use crate::git::url::RepoUrl;
 use crate::store::{ObjectIdText, Workspace, WorkspaceId, WorkspaceState};
 
@@ -228,8 +228,10 @@ impl Daemon {
             Err(failure) if purge => return self.purge_unmounted(target, force, failure),
             Err(failure) => return Err(failure),
         };
-        if purge && !force && live.shown().is_some() {
-            self.settle(&live)?;
+        if purge && !force {
+            if live.shown().is_some() {
+                self.settle(&live)?;
+            }
             self.check_disposable(&live.row())?;
         }
         live.cancel();
@@ -255,24 +257,6 @@ impl Daemon {
         }
         self.drop_idle_hydrator(row.repository);
         Ok(Answer::Ok)
-    }
-
-    /// Forgets a workspace that is known but not mounted.
-    fn purge_unmounted(&self, target: &str, force: bool, unknown: Failure) -> Result<Answer, Failure> {
-        let path = mounting::canonical(Path::new(target));
-        let rows = self.store.workspaces()?;
-        let row = rows.iter().find(|row| row.name == target || row.path == path).ok_or(unknown)?;
-        if !force {
-            self.check_disposable(row)?;
-        }
-        self.purge(row)?;
-        Ok(Answer::Ok)
-    }
-
-    fn purge(&self, row: &Workspace) -> Result<(), Failure> {
-        worktree::remove(self, row);
-        self.remove_overlay(row.id)?;
-        Ok(self.store.remove_workspace(row.id)?)
     }
 
     pub(super) fn take_down(&self, live: &Live, detach: bool) -> Result<(), Failure> {

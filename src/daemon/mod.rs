@@ -29,6 +29,7 @@ pub mod pin;
 pub mod prepare;
 pub mod protocol;
 mod prune;
+mod purge;
 mod ready;
 pub mod reconcile;
 mod refresh;

@@ -8,11 +8,9 @@ use super::protocol::{Failure, FailureClass};
 use super::workspace::Live;
 use super::{Daemon, prepare};
 use crate::index::overlay::{Defaults, Overlay};
-use crate::index::view::View;
 use crate::store::{Workspace, WorkspaceId};
 use crate::vfs::Shown;
 use crate::vfs::attr::commit_stamp;
-use crate::vfs::inode::Inodes;
 
 /// Time between looks at how much is pending.
 const FOLD_PERIOD: Duration = Duration::from_secs(1);
@@ -78,23 +76,6 @@ impl Daemon {
         }
         live.update(&self.store, |row| row.rev.clone_from(&before.rev))?;
         prepare::reopen(self, live).map(Some)
-    }
-
-    /// Refuses to throw away local changes.
-    pub(super) fn check_disposable(&self, row: &Workspace) -> Result<(), Failure> {
-        let record = match row.current {
-            Some(current) => self.store.generation(row.id, current)?,
-            None => None,
-        };
-        let Some(record) = record else { return Ok(()) };
-        let view = View::new(self.store.clone(), record);
-        // Nothing of it need be mounted: what was changed is found from the root.
-        let count = self.overlay_of(row)?.count(&view, &Inodes::default())?;
-        if count == 0 {
-            return Ok(());
-        }
-        let text = format!("workspace {} has {count} local changes that would be lost", row.name);
-        Err(Failure::new(FailureClass::Refused, text).hint("commit and push them, or add --force"))
     }
 
     /// Where the plain files of a workspace's overlay are.
