@@ -352,6 +352,7 @@ impl Daemon {
         let all = self.all();
         let paths: Vec<PathBuf> = all.iter().map(|live| live.path()).collect();
         mounting::check(&request.path, &self.config.home, &paths)?;
+        let _repositories_stay = self.admission.read();
         let rows = self.store.workspaces()?;
         let repository = prepare::repository(self, url, request.gitdir.as_deref())?;
         if request.history {
@@ -484,7 +485,8 @@ impl Daemon {
         })
     }
 
-    fn drop_idle_hydrator(&self, repository: crate::store::RepositoryId) {
+    /// Lets go of what serves a repository of which nothing is mounted.
+    pub(super) fn drop_idle_hydrator(&self, repository: crate::store::RepositoryId) {
         let used: Vec<bool> = self
             .all()
             .iter()

@@ -105,6 +105,9 @@ pub struct Daemon {
     // Held by whoever brings a commit in, from the look for its trees until it is published; exclusively while trees are
     // taken out. Taken before every lock but turns.
     collecting: RwLock<()>,
+    // Held from the look for a mount's repository until its workspace is known, and while the overlay of one that is known is
+    // opened; exclusively while a repository or a workspace is forgotten. Taken before the store and all maps.
+    admission: RwLock<()>,
     // One collection or eviction at a time.
     collection: Mutex<()>,
     holds: gc::roots::Holds,
@@ -178,6 +181,7 @@ fn start(config: &Config) -> Result<(), Failure> {
         prunings: prune::Prunings::default(),
         moving: moving::Moving::default(),
         collecting: RwLock::default(),
+        admission: RwLock::default(),
         collection: Mutex::default(),
         holds: gc::roots::Holds::default(),
         quota,

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 use super::Daemon;
 use crate::git::door::tree_of;
-use crate::git::gitdir;
-use crate::store::{Store, StoreError};
+use crate::git::gitdir::{self, GitdirError, Pruned};
+use crate::store::{Repository, Store, StoreError};
 
 /// Younger packs are left: the command that fetched them may still run.
 const AGE: Duration = Duration::from_secs(10);
@@ -27,6 +27,8 @@ const AGAIN: Duration = Duration::from_mins(10);
 pub struct Prunings {
     // Guards the map alone.
     seen: Mutex<HashMap<PathBuf, Seen>>,
+    // Held while packs are removed.
+    pruning: Mutex<()>,
 }
 
 struct Seen {
@@ -51,18 +53,8 @@ impl Daemon {
                 continue;
             }
             drop(known);
-            let pruned = gitdir::probe(&repository.gitdir).and_then(|found| {
-                gitdir::prune_packs(&repository.gitdir, found.object_format, AGE, |ids| kinds(&self.store, ids))
-            });
-            match pruned {
-                Ok(pruned) if pruned.packs > 0 => {
-                    self.objects_pruned(repository);
-                    tracing::info!(
-                        packs = pruned.packs,
-                        objects = pruned.objects,
-                        "packs that repeat the store removed"
-                    );
-                }
+            match self.prune_one(repository, true) {
+                Ok(pruned) if pruned.packs > 0 => {}
                 // What is too young now is to be looked at again.
                 Ok(pruned) if pruned.young > 0 => {}
                 Ok(_) => {
@@ -76,6 +68,20 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// Removes packs that only repeat the store from one gitdir, or only tells what would be.
+    pub(super) fn prune_one(&self, repository: &Repository, remove: bool) -> Result<Pruned, GitdirError> {
+        // Two at a time would both write names of what they remove.
+        let _alone = self.prunings.pruning.lock();
+        let found = gitdir::probe(&repository.gitdir)?;
+        let pruned =
+            gitdir::prune_packs(&repository.gitdir, found.object_format, AGE, remove, |ids| kinds(&self.store, ids))?;
+        if remove && pruned.packs > 0 {
+            self.objects_pruned(repository);
+            tracing::info!(packs = pruned.packs, objects = pruned.objects, "packs that repeat the store removed");
+        }
+        Ok(pruned)
     }
 }
 

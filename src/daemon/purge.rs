@@ -31,6 +31,7 @@ impl Daemon {
     /// Removes everything of a workspace but what the repository's others share.
     pub(super) fn purge(&self, row: &Workspace) -> Result<(), Failure> {
         worktree::remove(self, row);
+        let _alone = self.admission.write();
         self.remove_overlay(row.id)?;
         Ok(self.store.remove_workspace(row.id)?)
     }

@@ -22,7 +22,7 @@ use super::protocol::{
 };
 use crate::config::{Config, ConfigError};
 pub use objects::ObjectStream;
-pub use socket::{bind, connect, trusted};
+pub use socket::{bind, connect, is_deserted, trusted};
 pub use start::{DETACHED, is_about_one_repository, leave_start_failure};
 
 /// A ping needs no work at all.

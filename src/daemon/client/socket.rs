@@ -11,6 +11,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Longest path the kernel takes for a socket (`sun_path` less its NUL).
 const SUN_PATH_BYTES: usize = 107;
@@ -37,6 +39,16 @@ pub fn bind(socket: &Path) -> io::Result<UnixListener> {
     };
     fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// Whether nobody listens at a socket. Never waits for somebody who does.
+pub fn is_deserted(socket: &Path) -> bool {
+    let refused = short_path(socket, |path| {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let end = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        Ok(rustix::net::connect(&end, &SocketAddrUnix::new(path)?) == Err(Errno::CONNREFUSED))
+    });
+    refused.unwrap_or(false)
 }
 
 /// Whether the process at the other end runs as this user or as root; both ends ask before saying anything.

@@ -24,6 +24,7 @@ use super::Daemon;
 use super::protocol::{Answer, Failure, FailureClass, GcGeneration, GcReport, GcRequest, GcRow};
 use crate::index::gc::{self, Plan, Rules, Why};
 use crate::store::Swept;
+use leftovers::Tidy;
 use roots::{Gathered, Retention};
 
 /// Rows of the plan in an answer, the largest: with their file names they fit a line of the protocol.
@@ -62,6 +63,7 @@ struct Task {
     retention: Retention,
     rules: Rules,
     started_by: &'static str,
+    tidy: Tidy,
     /// Time after which it ends, done or not.
     limit: Option<Duration>,
     /// Rest after each transaction, as a multiple of the time it took.
@@ -72,7 +74,8 @@ impl Daemon {
     /// `larder gc`.
     pub(super) fn gc(&self, request: &GcRequest) -> Result<Answer, Failure> {
         let begun = Instant::now();
-        let _alone = self.collection.try_lock().ok_or_else(|| {
+        // Housekeeping ends soon; another `larder gc` may not.
+        let _alone = self.collection.try_lock_for(HOUSEKEEPING_LIMIT + PATIENCE).ok_or_else(|| {
             Failure::new(FailureClass::Refused, "a collection is under way already").hint("try again when it is done")
         })?;
         let settings = &self.config.settings.generations;
@@ -84,7 +87,7 @@ impl Daemon {
             most_bytes: request.max_size,
             spare_newest_bytes: 0,
         };
-        let task = Task { retention, rules, started_by: "larder gc", limit: None, rest: 0 };
+        let task = Task { retention, rules, started_by: "larder gc", tidy: Tidy::All, limit: None, rest: 0 };
         let before = self.store.stats()?;
         let mut report =
             GcReport { dry_run: request.dry_run, file_bytes_before: before.file_bytes, ..GcReport::default() };
@@ -128,7 +131,7 @@ impl Daemon {
         report.kept_bytes = plan.kept_bytes;
         report.trees = plan.trees.len() as u64;
         self.describe(&gathered, &plan, report)?;
-        report.leftovers = self.leftovers()?;
+        report.leftovers = self.tidy(Tidy::Tell, &mut report.notes);
         if plan.missing_bytes > 0 {
             report.notes.push(cannot_go(plan.missing_bytes));
         }
@@ -206,8 +209,7 @@ impl Daemon {
         let swept = self.collect_trees(task, report)?;
         report.freed_objects += swept.objects;
         report.trees = swept.objects;
-        report.leftovers = self.leftovers()?;
-        leftovers::remove(self, &mut report.leftovers);
+        report.leftovers = self.tidy(task.tidy, &mut report.notes);
         self.store.flush()?;
         let stats = self.store.stats()?;
         report.kept_objects = stats.blobs;
@@ -280,6 +282,7 @@ impl Daemon {
             retention: Retention { keep: generations.keep, max_age: generations.max_age },
             rules: Rules { unreached_before: Some(grace), ..Rules::default() },
             started_by: "housekeeping",
+            tidy: Tidy::Litter,
             limit: Some(HOUSEKEEPING_LIMIT),
             rest: HOUSEKEEPING_REST,
         };

@@ -160,7 +160,13 @@ impl Daemon {
             return Ok(());
         }
         let live = self.by_id(row.id.0);
+        let still_known = self.admission.read();
+        if !self.store.workspaces()?.iter().any(|known| known.id == row.id) {
+            // Purged meanwhile; opening its overlay would make it anew.
+            return Ok(());
+        }
         let overlay = self.overlay_of(row)?;
+        drop(still_known);
         if overlay.is_pristine() {
             return Ok(());
         }

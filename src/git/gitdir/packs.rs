@@ -44,6 +44,8 @@ pub struct Pruned {
     pub packs: usize,
     /// Objects in them.
     pub objects: usize,
+    /// Bytes of their files.
+    pub bytes: u64,
     /// Packs that were left because they are too young.
     pub young: usize,
 }
@@ -58,11 +60,12 @@ struct Pack {
 }
 
 /// Removes promisor packs older than `age` all of whose objects the store has: `kinds` then tells which of them are
-/// trees, the others being blobs.
+/// trees, the others being blobs. Without `remove` it only tells what it would.
 pub fn prune_packs<E>(
     common: &Path,
     hash: HashKind,
     age: Duration,
+    remove: bool,
     mut kinds: impl FnMut(&[ObjectId]) -> Result<Option<Vec<bool>>, E>,
 ) -> Result<Pruned, GitdirError>
 where
@@ -86,10 +89,11 @@ where
         }
         pruned.packs += 1;
         pruned.objects += ids.len();
+        pruned.bytes += files(&pack.stem).filter_map(|path| path.metadata().ok()).map(|found| found.len()).sum::<u64>();
         names.extend(ids.into_iter().zip(trees));
         removed.push(pack.stem);
     }
-    if removed.is_empty() {
+    if removed.is_empty() || !remove {
         return Ok(pruned);
     }
     if old_names.len() >= NAME_PACKS {
@@ -102,7 +106,7 @@ where
     }
     let kept = write_names(&directory, hash, &names.into_iter().collect::<Vec<_>>())?;
     for stem in removed.iter().filter(|stem| **stem != kept) {
-        remove(stem)?;
+        remove_pack(stem)?;
     }
     Ok(pruned)
 }
@@ -240,10 +244,14 @@ fn tree(names: &[Name]) -> Vec<u8> {
     tree
 }
 
-/// Removes a pack; the index first, so that Git never finds one whose pack is gone.
-fn remove(stem: &Path) -> Result<(), GitdirError> {
-    for suffix in ["idx", "rev", "bitmap", "mtimes", "pack", "promisor"] {
-        let path = stem.with_extension(suffix);
+/// The files of a pack; the index first, so that Git never finds one whose pack is gone.
+fn files(stem: &Path) -> impl Iterator<Item = PathBuf> + '_ {
+    ["idx", "rev", "bitmap", "mtimes", "pack", "promisor"].into_iter().map(|suffix| stem.with_extension(suffix))
+}
+
+/// Removes a pack.
+fn remove_pack(stem: &Path) -> Result<(), GitdirError> {
+    for path in files(stem) {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(GitdirError::io(&path)(error)),
             _ => {}
