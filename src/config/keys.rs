@@ -130,7 +130,7 @@ const KEYS: &[(&str, Set)] = &[
         Ok(())
     }),
     ("cache.min_free", |s, v| {
-        s.cache.min_free = bytes(v, 0..=1 << 50)?;
+        s.cache.min_free = Some(bytes(v, 0..=1 << 50)?);
         Ok(())
     }),
     ("generations.keep", |s, v| {
@@ -333,7 +333,7 @@ mod tests {
             fuse: Fuse { threads: 1 },
             log: Log { level: LogLevel::Trace, max_bytes: 1_000_000, files: 2 },
             git: Git { max_unfiltered_bytes: 0, history: HistoryMode::Off, filter_timeout: Duration::from_secs(7) },
-            cache: Cache { max_size: Some(2 << 30), min_free: 0 },
+            cache: Cache { max_size: Some(2 << 30), min_free: Some(0) },
             generations: Generations { keep: 3, max_age: Duration::from_hours(48) },
             gc: Gc { interval: Duration::ZERO, grace: Duration::from_hours(1) },
         };

@@ -52,6 +52,9 @@ const CACHE_DISK_PART: u64 = 10;
 const CACHE_LEAST_BYTES: u64 = 10 << 30;
 /// Space left free on the disk of the cache, whatever its size may be: builds and editors need some.
 const CACHE_MIN_FREE: u64 = 1 << 30;
+
+/// No more than this part of a small disk is left free: else nothing could be mounted there.
+const CACHE_FREE_PART: u64 = 20;
 /// Generations of a workspace kept beside the one it shows: what one goes back to in a day's work.
 const GENERATIONS_KEEP: usize = 10;
 /// Older generations go: whoever comes back after two weeks fetches again.
@@ -91,14 +94,19 @@ pub struct Settings {
 pub struct Cache {
     /// Bytes of the store's file at most; `None`: a tenth of its disk, at least 10 GiB.
     pub max_size: Option<u64>,
-    /// Bytes left free on its disk.
-    pub min_free: u64,
+    /// Bytes left free on its disk; `None`: 1 GiB, on a small disk a twentieth of it.
+    pub min_free: Option<u64>,
 }
 
 impl Cache {
     /// Bytes of the store's file at most, on a disk of `disk_bytes`.
     pub fn limit(&self, disk_bytes: u64) -> u64 {
         self.max_size.unwrap_or_else(|| (disk_bytes / CACHE_DISK_PART).max(CACHE_LEAST_BYTES))
+    }
+
+    /// Bytes left free on a disk of `disk_bytes`.
+    pub fn spared(&self, disk_bytes: u64) -> u64 {
+        self.min_free.unwrap_or_else(|| CACHE_MIN_FREE.min(disk_bytes / CACHE_FREE_PART))
     }
 }
 
@@ -258,7 +266,7 @@ impl Default for Git {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { max_size: None, min_free: CACHE_MIN_FREE }
+        Self { max_size: None, min_free: None }
     }
 }
 

@@ -154,7 +154,7 @@ fn start(config: &Config) -> Result<(), Failure> {
     let classes = Arc::new(classes.map_err(|error| Failure::new(FailureClass::Usage, error))?);
     let store = patiently(|| Store::open(&config.store_path, &options))?;
     let disk = rustix::fs::statvfs(&config.home).map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
-    let quota = gc::quota::Quota::new(config.settings.cache.limit(disk), config.settings.cache.min_free);
+    let quota = gc::quota::Quota::new(config.settings.cache.limit(disk), config.settings.cache.spared(disk));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         // Preparations and status walks; more at once would only wait for the store.

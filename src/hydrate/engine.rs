@@ -21,7 +21,7 @@ use super::class::ClassTable;
 use super::flight::{Awaited, Flights, Place, Seat, Waiting};
 use super::queue::{Class, Owner, Want};
 use super::remote::{Abilities, Connection, FailureKind, Remote, RemoteError};
-use super::sizes::SizeQuery;
+use super::sizes::{SizeQuery, Sizes};
 use super::ticket::Ticket;
 use super::worker::{self, Post};
 use super::writer::{self, Unsaved};
@@ -299,12 +299,12 @@ impl Hydrator {
     }
 
     /// Learns the raw sizes of `ids` without their contents, in one request; for a reader of `path`, or ahead of use
-    /// when there is none. Fails with [`FailureKind::Unsupported`] where the server can't.
+    /// when there is none. They are in the store then, if that takes them. Fails with [`FailureKind::Unsupported`] where the server can't.
     pub fn sizes(
         &self,
         ids: Vec<ObjectId>,
         path: Option<&[u8]>,
-    ) -> impl Future<Output = Result<(), RemoteError>> + Send + use<> {
+    ) -> impl Future<Output = Result<Sizes, RemoteError>> + Send + use<> {
         let core = self.core();
         let (tell, hear) = oneshot::channel();
         let mut state = core.state.lock();

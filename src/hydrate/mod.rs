@@ -37,5 +37,6 @@ pub use engine::{HydrateSettings, Hydrator};
 pub use flight::{Awaited, Landed, Place, Waiting};
 pub use queue::{Class, Owner, Want};
 pub use remote::{FailureKind, Remote, RemoteError};
+pub use sizes::Sizes;
 pub use ticket::Ticket;
 pub use warm::{WarmPlan, WarmProgress};

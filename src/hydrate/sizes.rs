@@ -11,16 +11,23 @@ use super::remote::{Connection, FailureKind, RemoteError};
 use super::worker::{Attempts, connect};
 use crate::store::Batch;
 
+/// Objects and their raw sizes.
+pub type Sizes = Vec<(ObjectId, u64)>;
+
 /// A question for sizes alone.
 pub(super) struct SizeQuery {
     pub(super) ids: Vec<ObjectId>,
     path: Option<Box<[u8]>>,
     pub(super) since: Instant,
-    pub(super) tell: oneshot::Sender<Result<(), RemoteError>>,
+    pub(super) tell: oneshot::Sender<Result<Sizes, RemoteError>>,
 }
 
 impl SizeQuery {
-    pub(super) fn new(ids: Vec<ObjectId>, path: Option<&[u8]>, tell: oneshot::Sender<Result<(), RemoteError>>) -> Self {
+    pub(super) fn new(
+        ids: Vec<ObjectId>,
+        path: Option<&[u8]>,
+        tell: oneshot::Sender<Result<Sizes, RemoteError>>,
+    ) -> Self {
         Self { ids, path: path.map(Box::from), since: Instant::now(), tell }
     }
 
@@ -58,16 +65,21 @@ pub(super) fn answer(core: &Arc<Core>, connection: &mut Option<Box<dyn Connectio
     let _ = query.tell.send(outcome);
 }
 
-fn attempt(core: &Core, connection: &mut Option<Box<dyn Connection>>, ids: &[ObjectId]) -> Result<(), RemoteError> {
+fn attempt(core: &Core, connection: &mut Option<Box<dyn Connection>>, ids: &[ObjectId]) -> Result<Sizes, RemoteError> {
     let connection = connect(core, connection)?;
     if !connection.abilities().object_info {
         return Err(RemoteError::new(FailureKind::Unsupported, "the server does not answer for sizes"));
     }
     core.metrics.remote_requests.inc();
     let mut batch = Batch::default();
-    for (id, size) in connection.sizes(ids)? {
-        batch.size(id, size);
+    let sizes = connection.sizes(ids)?;
+    for (id, size) in &sizes {
+        batch.size(*id, *size);
     }
-    core.store.commit(batch)?;
-    Ok(())
+    if let Err(error) = core.store.commit(batch) {
+        // Whoever asked has them; on a full disk they are asked for again when they are needed again.
+        tracing::error!("sizes were not cached: {error}");
+        core.state.lock().last_error = Some(error.into());
+    }
+    Ok(sizes)
 }

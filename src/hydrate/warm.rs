@@ -173,7 +173,7 @@ impl Hydrator {
             if !unknown.is_empty() {
                 match self.sizes(unknown, None).await {
                     Err(error) if error.kind == FailureKind::Unsupported => return Ok(()),
-                    outcome => outcome?,
+                    outcome => drop(outcome?),
                 }
                 WarmProgress::add(&progress.requests, 1);
             }

@@ -3,6 +3,7 @@
 //! Refuses to resolve the sizes of a directory one file at a time, and to fetch
 //! contents for them where the server answers for sizes alone.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use gix::ObjectId;
@@ -12,7 +13,7 @@ use super::errno::Errno;
 use super::inode::What;
 use super::ops::{Bytes, Fs, Shown};
 use crate::config::Prefetch;
-use crate::hydrate::{Class, FailureKind, Landed, RemoteError, Want};
+use crate::hydrate::{Class, FailureKind, Landed, RemoteError, Sizes, Want};
 use crate::index::ino::Ino;
 use crate::index::view::Directory;
 use crate::store::EntryKind;
@@ -124,9 +125,10 @@ impl Fs {
                 Err(error) if error.kind == FailureKind::Unsupported => {}
                 Err(error) => return Err((&error).into()),
                 // The server answered for all that it has.
-                Ok(()) => {
+                Ok(told) => {
                     self.sizes_in_a_row.done();
                     self.learn_sizes(&directory)?;
+                    learn_told(&directory, &told);
                     return directory.size(position).ok_or(Errno::EIO);
                 }
             }
@@ -149,8 +151,8 @@ impl Fs {
     async fn resolve_alone(&self, shown: &Shown, ino: Ino, id: ObjectId) -> Result<u64, Errno> {
         let path = self.label(shown, ino);
         if shown.hydrator.offers_sizes() != Some(false)
-            && shown.hydrator.sizes(vec![id], Some(&path)).await.is_ok()
-            && let Some(size) = self.known_size(&id)?
+            && let Ok(told) = shown.hydrator.sizes(vec![id], Some(&path)).await
+            && let Some((_, size)) = told.into_iter().find(|(told, _)| *told == id)
         {
             return Ok(size);
         }
@@ -176,13 +178,13 @@ impl Fs {
         position: usize,
         turn: Turn,
         path: &[u8],
-    ) -> Result<(), RemoteError> {
+    ) -> Result<Sizes, RemoteError> {
         if matches!(turn, Turn::NextDirectory(_)) {
             let mut learning = shown.learning.subscribe();
             let limit = shown.hydrator.settings().timeout;
             let _ = tokio::time::timeout(limit, learning.wait_for(|learning| !*learning)).await;
             if self.learn_sizes(directory).is_ok() && directory.size(position).is_some() {
-                return Ok(());
+                return Ok(Sizes::new());
             }
         }
         let unknown: Vec<ObjectId> = after(directory, position, |p| directory.size(p).is_none())
@@ -295,6 +297,17 @@ impl Fs {
         if let Err(error) = shown.hydrator.prefetch(shown.owner, &wants) {
             // Nobody waits for it; a read of the same store will say so to somebody.
             tracing::debug!("prefetch: {error}");
+        }
+    }
+}
+
+/// Notes sizes that were told, whether or not the store took them: a full disk is no reason not to show them.
+fn learn_told(directory: &Directory, told: &Sizes) {
+    let told: HashMap<&ObjectId, u64> = told.iter().map(|(id, size)| (id, *size)).collect();
+    let unknown: Vec<(usize, ObjectId)> = after(directory, 0, |p| directory.size(p).is_none()).collect();
+    for (position, id) in unknown {
+        if let Some(size) = told.get(&id) {
+            directory.learn(position, *size);
         }
     }
 }
