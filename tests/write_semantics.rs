@@ -18,7 +18,10 @@ use common::place::{Place, stand_in};
 use common::repos::{self, noise, write};
 use common::servers::GitDaemon;
 use common::{COMMAND_LIMIT, Fixture, names, within};
-use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags, copy_file_range, fallocate, flock, renameat_with};
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, FlockOperation, RenameFlags, Timespec, Timestamps, copy_file_range, fallocate, flock,
+    renameat_with, utimensat,
+};
 use rustix::io::Errno;
 
 /// Files of the cold directory.
@@ -354,4 +357,139 @@ fn ranges_are_copied_allocated_and_sought() {
 
 fn both_new(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).create_new(true).open(path).expect("creates")
+}
+
+fn set_times(path: &Path, seconds: i64, nanos: i64) -> io::Result<()> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanos };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Times that no clock shows are kept or become the nearest that can be, as on ext4; nothing hangs or dies of them.
+#[test]
+fn extreme_times_do_no_harm() {
+    const FIRST: i64 = -(1 << 31);
+    const LAST: i64 = (1 << 34) - (1 << 31) - 1;
+    let Some(mounted) = Mounted::new() else { return };
+    fs::create_dir(mounted.path("new")).expect("creates");
+    fs::write(mounted.path("new/file"), "x").expect("writes");
+    std::os::unix::fs::symlink("nowhere", mounted.path("new/link")).expect("creates");
+    let wanted = [
+        (i64::MIN, 0),
+        (i64::MIN, 999_999_999),
+        (i64::MIN + 1, 5),
+        (-62_135_596_801, 1),
+        (FIRST - 1, 7),
+        (FIRST, 0),
+        (-1, 999_999_999),
+        (-1, 0),
+        (0, 1),
+        (LAST, 0),
+        (LAST + 1, 0),
+        (i64::MAX - 1, 999_999_999),
+        (i64::MAX, 999_999_999),
+    ];
+    let paths = ["a.txt", "clean", "dir", "dir/link", "new", "new/file", "new/link"].map(|name| mounted.path(name));
+    let root = mounted.place.root.clone();
+    within(COMMAND_LIMIT, "setting extreme times", move || {
+        for path in &paths {
+            for (seconds, nanos) in wanted {
+                set_times(path, seconds, nanos).expect("it is set");
+                let found = path.symlink_metadata().expect("there");
+                let kept = seconds.clamp(FIRST, LAST);
+                let nanos = if kept == seconds && kept != FIRST && kept != LAST { nanos } else { 0 };
+                for (what, shown) in
+                    [("mtime", (found.mtime(), found.mtime_nsec())), ("atime", (found.atime(), found.atime_nsec()))]
+                {
+                    assert_eq!(shown, (kept, nanos), "{what} of {} after {seconds}", path.display());
+                }
+            }
+        }
+        assert!(fs::read_dir(&root).expect("lists").all(|entry| entry.expect("lists").metadata().is_ok()));
+    });
+    mounted.place.git(&mounted.fixture, &["status", "--short"]);
+    mounted.place.crash(&mounted.fixture);
+    assert_eq!(mounted.path("a.txt").metadata().expect("there").mtime(), LAST);
+    assert_eq!(mounted.path("new/file").metadata().expect("there").mtime(), LAST);
+}
+
+/// Many links take their time or are refused, but nothing hangs and none is lost.
+#[test]
+fn many_links_are_made_or_refused() {
+    let Some(mounted) = Mounted::new() else { return };
+    fs::create_dir(mounted.path("links")).expect("creates");
+    for (name, content) in [("new", "x"), ("a.txt", "alpha\n")] {
+        if name == "new" {
+            fs::write(mounted.path(name), content).expect("writes");
+        }
+        let (file, directory) = (mounted.path(name), mounted.path("links"));
+        let made = within(COMMAND_LIMIT, "making links", move || {
+            for number in 1..1500_u64 {
+                if let Err(error) = fs::hard_link(&file, directory.join(format!("of-the-file-{number}"))) {
+                    assert_eq!(error.raw_os_error(), Some(Errno::MLINK.raw_os_error()), "{error}");
+                    return number;
+                }
+            }
+            1500
+        });
+        assert!(made >= 1000, "{made} links");
+        let links = || mounted.path(name).metadata().expect("there").nlink();
+        assert_eq!(links(), made);
+        assert_eq!(names(&mounted.path("links")).expect("lists").len() as u64, made - 1);
+        mounted.place.restart(&mounted.fixture);
+        assert_eq!(links(), made);
+        let last = mounted.path("links").join(format!("of-the-file-{}", made - 1));
+        assert_eq!(fs::read_to_string(last).expect("reads"), content);
+        let directory = mounted.path("links");
+        within(COMMAND_LIMIT, "removing links", move || {
+            for number in 1..made {
+                fs::remove_file(directory.join(format!("of-the-file-{number}"))).expect("removes");
+            }
+        });
+        assert_eq!(links(), 1);
+        assert_eq!(fs::read_to_string(mounted.path(name)).expect("reads"), content);
+    }
+}
+
+/// A directory in which something was changed and that was listed: what is changed in it next is listed as it is now.
+#[test]
+fn a_merged_listing_has_the_attributes_of_now() {
+    let Some(mounted) = Mounted::new() else { return };
+    let directory = mounted.path("cold/sub0");
+    let listed = || -> std::collections::BTreeMap<String, (u32, u64)> {
+        fs::read_dir(&directory)
+            .expect("lists")
+            .map(|entry| {
+                // Listing gives attributes along (readdirplus), which the kernel then has for a day.
+                let entry = entry.expect("lists");
+                let found = entry.metadata().expect("there");
+                (entry.file_name().into_string().expect("UTF-8"), (found.mode() & 0o7777, found.len()))
+            })
+            .collect()
+    };
+    fs::write(directory.join("added"), "1").expect("writes");
+    assert_eq!(listed()["f00"], (0o644, 9000));
+    // Each in a directory that was listed just before.
+    fs::set_permissions(directory.join("f00"), fs::Permissions::from_mode(0o755)).expect("changes");
+    assert_eq!(listed()["f00"], (0o755, 9000));
+    fs::write(directory.join("f03"), "short").expect("writes");
+    assert_eq!(listed()["f03"], (0o644, 5));
+    append(&directory.join("f06")).write_all(b"more").expect("writes");
+    assert_eq!(listed()["f06"], (0o644, 9004));
+    rustix::fs::setxattr(directory.join("f09"), "user.note", b"x", rustix::fs::XattrFlags::empty()).expect("sets");
+    fs::set_permissions(directory.join("f09"), fs::Permissions::from_mode(0o600)).expect("changes");
+    assert_eq!(listed()["f09"], (0o600, 9000));
+    File::options().write(true).open(directory.join("f12")).expect("opens").set_len(12_345).expect("grows");
+    assert_eq!(listed()["f12"], (0o644, 12_345));
+    fs::remove_file(directory.join("f15")).expect("removes");
+    fs::write(directory.join("f15"), "new").expect("writes");
+    let now = listed();
+    assert_eq!(now["f15"], (0o644, 3));
+    // And so for somebody whose kernel knows nothing of it yet.
+    mounted.place.remount(&mounted.fixture);
+    let mut again = listed();
+    assert_eq!(now, again);
+    fs::set_permissions(directory.join("f18"), fs::Permissions::from_mode(0o640)).expect("changes");
+    again.insert("f18".into(), (0o640, 9000));
+    assert_eq!(listed(), again);
 }

@@ -101,14 +101,26 @@ pub fn stamp_of(time: SystemTime) -> Stamp {
         Err(before) => {
             let before = before.duration();
             let nanos = before.subsec_nanos();
-            let seconds = -before.as_secs().cast_signed();
+            let seconds = 0_i64.saturating_sub_unsigned(before.as_secs());
             if nanos == 0 {
                 Stamp { seconds, nanos }
             } else {
-                Stamp { seconds: seconds - 1, nanos: 1_000_000_000 - nanos }
+                Stamp { seconds: seconds.saturating_sub(1), nanos: 1_000_000_000 - nanos }
             }
         }
     }
+}
+
+/// First and last second that a file can have: those of ext4 (1901 and 2446), where the plain files are most often.
+const KEPT_SECONDS: std::ops::RangeInclusive<i64> = -(1 << 31)..=(1 << 34) - (1 << 31) - 1;
+
+/// A time that was asked for as it is kept: one beyond what can be kept is the nearest that can, without a fraction, as
+/// the kernel does it for ext4 (`timestamp_truncate`).
+pub fn kept(stamp: Stamp) -> Stamp {
+    let (first, last) = KEPT_SECONDS.into_inner();
+    let seconds = stamp.seconds.clamp(first, last);
+    let nanos = if seconds == first || seconds == last { 0 } else { stamp.nanos };
+    Stamp { seconds, nanos }
 }
 
 /// Seconds since 1970 as a stamp; times before it, which a commit may claim, become 1970 because Git's index can't hold
@@ -131,6 +143,17 @@ mod tests {
             Stamp { seconds: -3, nanos: 0 },
         ] {
             assert_eq!(stamp_of(system_time(stamp)), stamp);
+            assert_eq!(kept(stamp), stamp);
+        }
+    }
+
+    #[test]
+    fn times_that_cannot_be_kept_are_the_nearest() {
+        for seconds in [i64::MIN, i64::MIN + 1, i64::MAX] {
+            let stamp = Stamp { seconds, nanos: 0 };
+            assert_eq!(stamp_of(system_time(stamp)), stamp);
+            let nearest = if seconds < 0 { -2_147_483_648 } else { 15_032_385_535 };
+            assert_eq!(kept(Stamp { seconds, nanos: 5 }), Stamp { seconds: nearest, nanos: 0 });
         }
     }
 }

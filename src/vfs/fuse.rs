@@ -21,7 +21,7 @@ use fuser::{
 };
 use tokio::runtime::Handle;
 
-use super::attr::{Attr, stamp_of, system_time};
+use super::attr::{Attr, kept, stamp_of, system_time};
 use super::errno::Errno;
 use super::interrupt::interrupted;
 use super::ops::{Answer, Found, Fs, KEEP, Shown};
@@ -637,7 +637,7 @@ fn reply_empty(reply: ReplyEmpty, result: Result<(), Errno>) {
 
 fn stamp(time: TimeOrNow) -> Stamp {
     match time {
-        TimeOrNow::SpecificTime(time) => given(time),
+        TimeOrNow::SpecificTime(time) => kept(given(time)),
         TimeOrNow::Now => now(),
     }
 }
@@ -648,7 +648,7 @@ fn given(time: SystemTime) -> Stamp {
         Ok(_) => stamp_of(time),
         Err(before) => {
             let before = before.duration();
-            Stamp { seconds: -before.as_secs().cast_signed(), nanos: before.subsec_nanos() }
+            Stamp { seconds: 0_i64.saturating_sub_unsigned(before.as_secs()), nanos: before.subsec_nanos() }
         }
     }
 }

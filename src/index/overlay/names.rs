@@ -13,8 +13,9 @@ use crate::store::overlay::{Binding, Content, Node};
 /// Longest name of a file, in bytes.
 pub const NAME_MAX: usize = 255;
 
-/// Hard links of one file; ext4 has 65,000 too.
-const LINK_MAX: usize = 65_000;
+/// Hard links of one file, as NTFS has them. All are in its node, which each change writes: tens of thousands of links took
+/// hours and gigabytes to make. `pathconf(3)` promises 127 of any file system it does not know.
+const LINK_MAX: usize = 1023;
 
 /// What is to be made.
 #[derive(Clone, Debug)]
