@@ -19,8 +19,8 @@ use common::repos::{self, noise, write};
 use common::servers::GitDaemon;
 use common::{COMMAND_LIMIT, Fixture, names, within};
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FlockOperation, RenameFlags, Timespec, Timestamps, copy_file_range, fallocate, flock,
-    renameat_with, utimensat,
+    Advice, AtFlags, CWD, FallocateFlags, FlockOperation, RenameFlags, Timespec, Timestamps, copy_file_range, fadvise,
+    fallocate, flock, renameat_with, utimensat,
 };
 use rustix::io::Errno;
 
@@ -457,10 +457,12 @@ fn a_merged_listing_has_the_attributes_of_now() {
     let Some(mounted) = Mounted::new() else { return };
     let directory = mounted.path("cold/sub0");
     let listed = || -> std::collections::BTreeMap<String, (u32, u64)> {
+        // The kernel is to ask for the names again. It then asks for attributes along (readdirplus) and keeps those.
+        let open = File::open(&directory).expect("opens");
+        fadvise(&open, 0, None, Advice::DontNeed).expect("drops pages");
         fs::read_dir(&directory)
             .expect("lists")
             .map(|entry| {
-                // Listing gives attributes along (readdirplus), which the kernel then has for a day.
                 let entry = entry.expect("lists");
                 let found = entry.metadata().expect("there");
                 (entry.file_name().into_string().expect("UTF-8"), (found.mode() & 0o7777, found.len()))
@@ -477,6 +479,7 @@ fn a_merged_listing_has_the_attributes_of_now() {
     append(&directory.join("f06")).write_all(b"more").expect("writes");
     assert_eq!(listed()["f06"], (0o644, 9004));
     rustix::fs::setxattr(directory.join("f09"), "user.note", b"x", rustix::fs::XattrFlags::empty()).expect("sets");
+    assert_eq!(listed()["f09"], (0o644, 9000));
     fs::set_permissions(directory.join("f09"), fs::Permissions::from_mode(0o600)).expect("changes");
     assert_eq!(listed()["f09"], (0o600, 9000));
     File::options().write(true).open(directory.join("f12")).expect("opens").set_len(12_345).expect("grows");
