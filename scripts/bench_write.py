@@ -257,7 +257,8 @@ class WriteBench(HydrateBench):
         with self.through(RTT_MS) as (proxy, port):
             for _ in range(bench.ROUNDS):
                 with self.fresh(self.url(port)) as (home, mount):
-                    # A mount knows one branch; fetching another's commit and trees is not the checkout.
+                    # A mount fetches one branch, so Git knows no other; fetching its commit and trees is not the checkout.
+                    self.git(mount, "remote", "set-branches", "--add", "origin", "next")
                     self.git(mount, "fetch", "-q", "origin")
                     self.clean(mount)
                     self.at_rest(home)
