@@ -4,7 +4,7 @@
 //! tree, then the blobs that are selected, in an order that follows from the trees alone ([`order`]). So each record is
 //! known by name before it is read, nothing can be missing unnoticed, and nothing that does not belong there gets in.
 //! No path of the file becomes a path on disk; names of entries go through `listing_from_git`, the ref's through Git's
-//! rules. Memory is bounded by [`PIECE_BYTES`], [`STRUCTURE_BYTES`] and the sets of [`order`], whatever a file says.
+//! rules. Memory is bounded by `PIECE_BYTES`, `STRUCTURE_BYTES` and the sets of [`order`], whatever a file says.
 //!
 //! In reading order: [`order`] says what comes when; `write` and `read` are the bytes; `export` and `import` the two
 //! commands; `imports` keeps what was imported until a workspace shows it.
@@ -16,7 +16,7 @@
 //! u16       version = 1
 //! u16       the same with all bits turned over: a damaged version is none that is newer
 //! u32       length of the header, at most HEADER_BYTES
-//! header    JSON, see [`Header`]
+//! header    JSON, see `Header`
 //! [u8; 32]  BLAKE3 of all of the above
 //! records
 //! u8        255: the end
@@ -38,7 +38,7 @@
 //! [u8; 32]  BLAKE3 of the record before it
 //! ```
 //!
-//! A piece holds [`PIECE_BYTES`] raw bytes, the last one the rest: as they are when its stored size is its raw size, else
+//! A piece holds `PIECE_BYTES` raw bytes, the last one the rest: as they are when its stored size is its raw size, else
 //! as one zstd frame. The raw bytes are those of the Git object without its header. Those of sizes are one u64 for each
 //! blob of the tree, in the order of its packed listing: the blob's raw size, or 2^64-1 where it was not known.
 //!
@@ -46,7 +46,7 @@
 //! the header's pathspecs select, directories in the same order, each blob once (beyond two million of them one may come
 //! twice); then, only if there are pathspecs, the sizes of every tree that has blobs, in the order of the trees.
 //!
-//! A file that was being written ends in the middle of a record: [`PART_SUFFIX`] is its name then.
+//! A file that was being written ends in the middle of a record: `PART_SUFFIX` is its name then.
 
 mod export;
 mod import;

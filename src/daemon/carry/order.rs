@@ -1,7 +1,7 @@
 //! What comes when in a file: it follows from the commit's trees and the pathspecs alone.
 //!
 //! Whoever writes and whoever reads walk the same way, so a reader knows the name of each object before it comes. Flat
-//! loops over stacks; each tree once. Memory: an id for each tree, 16 bytes for each blob up to [`DISTINCT_MAX`].
+//! loops over stacks; each tree once. Memory: an id for each tree, 16 bytes for each blob up to `DISTINCT_MAX`.
 
 use std::collections::{HashSet, VecDeque};
 
