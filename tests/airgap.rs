@@ -574,7 +574,6 @@ fn forged_files_get_nothing_in() {
 }
 
 #[test]
-#[ignore = "needs mount --offline"]
 fn an_imported_commit_is_mounted_without_any_network() {
     for format in ["sha1", "sha256"] {
         let Some(pair) = Pair::new(|source| repos::generated(source, format)) else { return };
@@ -594,7 +593,6 @@ fn an_imported_commit_is_mounted_without_any_network() {
 }
 
 #[test]
-#[ignore = "needs mount --offline"]
 fn sizes_and_names_of_files_that_were_left_out_are_known_without_any_network() {
     let Some(pair) = Pair::new(|source| {
         repos::generated(source, "sha1");

@@ -86,7 +86,7 @@ fn human(report: &GcReport) -> String {
             || "read from history, in no generation".to_owned(),
             |of| format!("{} in {}", name(directory), name(of)),
         );
-        let files = row.files.iter().map(|file| name(file).to_string()).collect::<Vec<_>>().join(", ");
+        let files = row.files.iter().map(|file| name(file)).collect::<Vec<_>>().join(", ");
         let files = if files.is_empty() {
             files
         } else {

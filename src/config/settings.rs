@@ -90,7 +90,7 @@ pub struct Settings {
 }
 
 /// How much the cache may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cache {
     /// Bytes of the store's file at most; `None`: a tenth of its disk, at least 10 GiB.
     pub max_size: Option<u64>,
@@ -261,12 +261,6 @@ impl Default for Git {
             history: HistoryMode::Background,
             filter_timeout: GIT_FILTER_TIMEOUT,
         }
-    }
-}
-
-impl Default for Cache {
-    fn default() -> Self {
-        Self { max_size: None, min_free: None }
     }
 }
 

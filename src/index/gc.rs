@@ -287,11 +287,17 @@ pub struct Row {
     pub files: Vec<Vec<u8>>,
 }
 
+/// What a [`Row`] stands for: why, whose, which directory.
+type RowKey = (Why, Option<usize>, Vec<u8>);
+
+/// A file: stored bytes and name.
+type Weighed = (u64, Vec<u8>);
+
 /// The plan by directory, the largest first; each blob is told once, under the first of `origins` that has it.
 pub fn describe(store: &Store, plan: &Plan, origins: &[Origin]) -> Result<Vec<Row>, IndexError> {
     let mut unnamed: HashMap<ObjectId, (u64, Why)> =
         plan.blobs.iter().map(|(blob, why)| (blob.id, (blob.stored_size, *why))).collect();
-    let mut rows: HashMap<(Why, Option<usize>, Vec<u8>), (Row, Vec<(u64, Vec<u8>)>)> = HashMap::new();
+    let mut rows: HashMap<RowKey, (Row, Vec<Weighed>)> = HashMap::new();
     let mut seen = IdSet::default();
     for (number, origin) in origins.iter().enumerate() {
         let mut open = vec![(origin.tree, Vec::new())];
@@ -348,7 +354,7 @@ pub fn describe(store: &Store, plan: &Plan, origins: &[Origin]) -> Result<Vec<Ro
     Ok(rows)
 }
 
-fn largest(files: &mut Vec<(u64, Vec<u8>)>) {
+fn largest(files: &mut Vec<Weighed>) {
     files.sort_by(|a, b| (b.0, &a.1).cmp(&(a.0, &b.1)));
     files.truncate(FILES_MAX);
 }

@@ -96,13 +96,13 @@ impl Store {
         self.inner.read("looking through all blobs", |txn| {
             let mut found = Vec::new();
             let (blobs, access) = (txn.open_table(BLOBS)?, txn.open_table(ACCESS)?);
-            let mut uses = access.iter()?;
-            let mut used = uses.next().transpose()?;
+            let mut touched = access.iter()?;
+            let mut used = touched.next().transpose()?;
             for row in blobs.iter()? {
                 let (id, row) = row?;
                 // Both tables are in the order of ids.
                 while used.as_ref().is_some_and(|(other, _)| other.value() < id.value()) {
-                    used = uses.next().transpose()?;
+                    used = touched.next().transpose()?;
                 }
                 let Ok(key) = ObjectId::try_from(id.value()) else { continue };
                 let Some(head) = BlobRow::decode(&key, row.value()) else { continue };

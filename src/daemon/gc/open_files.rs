@@ -89,16 +89,9 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut rest = field;
     while let Some((&byte, after)) = rest.split_first() {
         let octal = after.get(..3).filter(|_| byte == b'\\').and_then(text);
-        match octal.and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
-            Some(meant) => {
-                out.push(meant);
-                rest = &after[3..];
-            }
-            None => {
-                out.push(byte);
-                rest = after;
-            }
-        }
+        let meant = octal.and_then(|octal| u8::from_str_radix(octal, 8).ok());
+        out.push(meant.unwrap_or(byte));
+        rest = if meant.is_some() { &after[3..] } else { after };
     }
     out
 }
