@@ -479,8 +479,14 @@ fn many_commits_are_more_than_are_counted() {
     let mut stream = String::new();
     for number in 1..=10_002 {
         let from = if number == 1 { "from refs/heads/main\n" } else { "" };
-        stream
-            .push_str(&format!("commit refs/heads/many\ncommitter T <t@e> {} +0000\ndata 1\nx\n{from}\n", number * 60));
+        let time = number * 60;
+        stream.extend([
+            "commit refs/heads/many\ncommitter T <t@e> ",
+            &time.to_string(),
+            " +0000\ndata 1\nx\n",
+            from,
+            "\n",
+        ]);
     }
     let file = fixture.root.path().join("stream");
     fs::write(&file, stream).expect("written");

@@ -48,7 +48,9 @@ fn common_dir(fixture: &Fixture, mount: &Path) -> PathBuf {
 fn what_nothing_belongs_to_is_told_and_removed() {
     let Some(fixture) = Fixture::new() else { return };
     let sources = ["a", "b", "c"].map(|name| fixture.path(format!("source-{name}")));
-    sources.iter().for_each(|source| drop(repos::small(source)));
+    for source in &sources {
+        repos::small(source);
+    }
     let a = fixture.mount(text(&sources[0]), "a");
     let (gitdir, home) = (common_dir(&fixture, &a), fixture.home());
     fs::write(a.join("a.txt"), "mine\n").expect("writes");
@@ -91,7 +93,9 @@ fn what_nothing_belongs_to_is_told_and_removed() {
         }
         age(path);
     }
-    young.iter().for_each(|path| make(path));
+    for path in &young {
+        make(path);
+    }
     let living = home.join("run/living.sock");
     let _listener = UnixListener::bind(&living).expect("bound");
     age(&living);

@@ -40,18 +40,18 @@ impl Daemon {
     pub(super) fn check_disposable(&self, row: &Workspace) -> Result<(), Failure> {
         let changes = self.local_changes(row)?;
         let (commits, last) = self.unpushed_of(row)?;
-        let mut lost = Vec::new();
+        let mut parts = Vec::new();
         if changes > 0 {
-            lost.push(format!("{changes} local change{}", if changes == 1 { "" } else { "s" }));
+            parts.push(format!("{changes} local change{}", if changes == 1 { "" } else { "s" }));
         }
         let detached = !last && !commits.is_empty();
         if !commits.is_empty() {
-            lost.push(commits.describe());
+            parts.push(commits.describe());
         }
-        if lost.is_empty() {
+        if parts.is_empty() {
             return Ok(());
         }
-        let text = format!("with workspace {} would be lost: {}", row.name, lost.join(" and "));
+        let text = format!("with workspace {} would be lost: {}", row.name, parts.join(" and "));
         let hint = match (changes > 0, commits.is_empty()) {
             (true, true) => "commit and push them, or add --force",
             (true, false) => "commit and push all of it, or add --force",

@@ -54,8 +54,8 @@ impl Daemon {
                 sweep.strays()
             });
         }
-        sweep.note_failure("temporary files", Sweep::half_made);
-        sweep.note_failure("sockets", Sweep::sockets);
+        sweep.half_made();
+        sweep.sockets();
         sweep.note_failure("packs", |sweep| sweep.packs(&gone));
         sweep.found
     }
@@ -176,7 +176,7 @@ impl Sweep<'_> {
     }
 
     /// Temporary files of Larder's and of Git's.
-    fn half_made(&mut self) -> Result<(), Failure> {
+    fn half_made(&mut self) {
         let mut old = Vec::new();
         let repositories = self.daemon.repositories_directory();
         for path in listed(&repositories) {
@@ -213,20 +213,18 @@ impl Sweep<'_> {
                 self.take(&path, why.to_owned(), || remove(&path));
             }
         }
-        Ok(())
     }
 
     /// Sockets in the run directory that nobody listens on.
-    fn sockets(&mut self) -> Result<(), Failure> {
+    fn sockets(&mut self) {
         let own = &self.daemon.config.socket;
-        let Some(directory) = own.parent() else { return Ok(()) };
+        let Some(directory) = own.parent() else { return };
         for path in listed(directory).into_iter().filter(|path| path != own) {
             let socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
             if socket && is_older(&path, SOCKET_AGE) && client::is_deserted(&path) {
                 self.take(&path, "a socket that nobody listens on".to_owned(), || fs::remove_file(&path));
             }
         }
-        Ok(())
     }
 
     /// Packs that only repeat the store.

@@ -97,16 +97,16 @@ pub fn unpushed(common: &Path, hash: Kind, loss: Loss<'_>, pushed: &[ObjectId]) 
             walk.meet(commit, true)?;
         }
     }
-    let mut named = Vec::new();
+    let mut begun = Vec::new();
     for (name, id) in tips.wanted {
         if let Some(commit) = walk.peel(id)? {
             walk.meet(commit, false)?;
-            named.push((name, commit));
+            begun.push((name, commit));
         }
     }
     let more = walk.run()?;
     let only_here = |id: &ObjectId| walk.states.get(id).is_some_and(|state| !state.elsewhere);
-    let names: BTreeSet<String> = named.into_iter().filter(|(_, id)| only_here(id)).map(|(name, _)| name).collect();
+    let names: BTreeSet<String> = begun.into_iter().filter(|(_, id)| only_here(id)).map(|(name, _)| name).collect();
     let commits = walk.states.values().filter(|state| !state.elsewhere).count();
     Ok(Unpushed { commits: if more { COUNTED } else { commits }, more, names: names.into_iter().collect() })
 }
