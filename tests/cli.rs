@@ -261,9 +261,9 @@ fn without_a_daemon_the_store_says_what_is_known() {
     let expected = serde_json::json!({
         "workspace": "linux", "path": "/mnt/linux", "state": "unmounted", "repository": "git://host/linux.git",
         "rev": "main", "commit": commit, "generation": 1, "files": 3, "hydrated_objects": 1, "hydrated_bytes": 5,
-        "overlay_entries": 0, "queue_depth": 0, "inflight_objects": 0, "offline": false, "last_error": null,
-        "gitdir": null,
-        "history": { "state": "off", "commits": null, "reason": null }, "last_gc": null,
+        "overlay_entries": 0, "queue_depth": 0, "inflight_objects": 0, "offline": false, "stays_offline": false,
+        "last_error": null, "gitdir": null, "last_gc": null,
+        "history": { "state": "off", "commits": null, "reason": null },
     });
     assert_eq!(one, expected);
     for target in ["/mnt/linux", "/mnt/linux/some/file", "mnt/linux", "/mnt/x/../linux/."] {
