@@ -7,7 +7,7 @@
 //! Invariants:
 //!
 //! * Rows of generations go before what only they reach, in a durable transaction: no row ever names a tree that is gone.
-//! * Trees go only while no commit is being brought in ([`Daemon::collecting`]), and only if every tree below the roots is
+//! * Trees go only while no commit is being brought in (`Daemon::collecting`), and only if every tree below the roots is
 //!   here: what is not certain stays.
 //! * Whatever becomes a root while blobs are taken out ends that; it is planned anew.
 

@@ -4,7 +4,7 @@
 //! may grow while it is smaller than the limit; beyond that as much must be freed inside as is to be stored.
 //!
 //! A thread of its own evicts: whoever stores asks it early and goes on, and waits only when the file would grow beyond the
-//! limit, [`LONGEST_WAIT`] at most. Readers have their bytes before they are stored, so they never wait for this.
+//! limit, `LONGEST_WAIT` at most. Readers have their bytes before they are stored, so they never wait for this.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
