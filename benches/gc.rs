@@ -49,7 +49,7 @@ fn directory(batch: &mut Batch, first: u64, blobs: bool) -> ObjectId {
     let entries = (0..FILES).zip(&names).map(|(file, name)| Entry {
         name: name.as_bytes(),
         kind: EntryKind::File,
-        mode: 0o644,
+        mode: 0o100_644,
         id: id(b'b', first + file),
     });
     let tree = id(b't', first);
@@ -71,7 +71,7 @@ fn root(batch: &mut Batch, generation: u64, directories: &[ObjectId]) -> ObjectI
         let entries = ids.iter().zip(&names).map(|(id, name)| Entry {
             name: name.as_bytes(),
             kind: EntryKind::Directory,
-            mode: 0o40000,
+            mode: 0o40_000,
             id: *id,
         });
         let tree = id(b'd', name);

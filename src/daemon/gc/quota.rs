@@ -24,6 +24,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Pause after an eviction that found nothing to take out.
 const FRUITLESS_PAUSE: Duration = Duration::from_secs(5);
 
+/// Most bytes kept clear of the limit, of which smaller caches keep a part.
+const MARGIN_BYTES: u64 = 128 << 20;
+
 /// Bytes of the newest chunks that are never evicted, where they are less than a part of [`NEWEST_PART`] of the limit: what
 /// just arrived is about to be read.
 const NEWEST_BYTES: u64 = 8 << 20;
@@ -78,25 +81,30 @@ impl Standing {
         growth > 0 && self.file.saturating_add(growth) > self.hard()
     }
 
-    /// Pages of the tables grow along with what is stored, and a commit needs some beside those it frees.
+    /// What is kept clear of the limit: pages of the tables grow along with what is stored, and a commit needs some beside
+    /// those it frees.
+    fn margin(&self) -> u64 {
+        (self.limit / 8).min(MARGIN_BYTES)
+    }
+
     fn hard(&self) -> u64 {
-        self.limit - self.limit / 16
+        self.limit - self.margin()
     }
 
     /// What is to be freed so that `bytes` more leave room for some time.
     fn shortage(&self, bytes: u64) -> u64 {
-        let low = self.limit - self.limit / 4;
+        let low = self.limit - 4 * self.margin();
         self.used().saturating_add(bytes).saturating_sub(low)
     }
 
     /// From here on somebody sees to it.
     fn is_high(&self, bytes: u64) -> bool {
-        self.used().saturating_add(bytes) > self.limit - self.limit / 8
+        self.used().saturating_add(bytes) > self.limit - 2 * self.margin()
     }
 
     /// From here on commits wait for the disk: only then are the pages they free used again.
     fn is_tight(&self) -> bool {
-        self.file > self.limit - self.limit / 4
+        self.file > self.limit - 3 * self.margin()
     }
 }
 
