@@ -3,6 +3,7 @@
 #   install-deps.sh PURPOSE...     build: a C compiler, cargo   demo: git, fusermount3, certificates
 #                                  test: python3, openssl       bench: python3
 #                                  lint: rustfmt and clippy     posix: libacl's headers, a user to test as (root)
+#                                  powercut: xfs_io, mkfs.ext4
 set -euo pipefail
 
 missing=()
@@ -38,6 +39,10 @@ for purpose in "$@"; do
       useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin larder-test
     fi
     ;;
+  powercut)
+    need xfs_io xfsprogs
+    need mkfs.ext4 e2fsprogs
+    ;;
   lint)
     for tool in fmt clippy; do
       cargo "$tool" --version >/dev/null 2>&1 && continue
@@ -46,7 +51,7 @@ for purpose in "$@"; do
     done
     ;;
   *)
-    sed -n '2,5p' "$0" >&2
+    sed -n '2,6p' "$0" >&2
     exit 2
     ;;
   esac

@@ -126,7 +126,7 @@ const KEYS: &[(&str, Set)] = &[
         Ok(())
     }),
     ("cache.max_size", |s, v| {
-        s.cache.max_size = Some(bytes(v, 4 << 20..=1 << 50)?);
+        s.cache.max_size = Some(bytes(v, 32 << 20..=1 << 50)?);
         Ok(())
     }),
     ("cache.min_free", |s, v| {

@@ -11,6 +11,7 @@ use super::super::protocol::{Failure, FailureClass};
 use super::PATHS_LIMIT;
 use crate::git::pathspec::Pathspecs;
 use crate::hydrate::walk::{Reach, Select};
+use crate::index::convert::ATTRIBUTES;
 use crate::store::{EntryKind, Listing, Store};
 
 /// Distinct blobs told apart: 64 MB. Beyond it one that is named twice comes twice.
@@ -52,6 +53,8 @@ pub struct Order {
 enum Step {
     Commit(ObjectId),
     Trees(Trees),
+    /// Attribute files, whatever is selected: no file can be converted without them, nor its size be told.
+    Attributes(Trees, Blobs),
     Blobs(Blobs),
     Sizes(Trees),
     End,
@@ -82,6 +85,7 @@ impl Trees {
 }
 
 /// Selected blobs, directory by directory.
+#[derive(Default)]
 struct Blobs {
     open: Vec<(ObjectId, Vec<u8>, Reach)>,
     /// Trees of which everything is selected.
@@ -163,8 +167,24 @@ impl Order {
                     if let Some(id) = trees.open.pop() {
                         return Ok(Some(Item::Tree(id)));
                     }
-                    self.step = Step::Blobs(Blobs::of(self.root, &mut self.select));
+                    let blobs = Blobs::of(self.root, &mut self.select);
+                    self.step =
+                        if self.whole { Step::Blobs(blobs) } else { Step::Attributes(Trees::of(self.root), blobs) };
                     return Ok(Some(Item::TreesEnd));
+                }
+                Step::Attributes(trees, blobs) => {
+                    let Some(id) = trees.open.pop() else {
+                        self.step = Step::Blobs(std::mem::take(blobs));
+                        continue;
+                    };
+                    let listing = listing(&self.store, &id)?;
+                    trees.enter(&listing)?;
+                    let found = listing.find(ATTRIBUTES).filter(|entry| entry.kind.is_blob());
+                    if let Some(id) = found.map(|entry| entry.id)
+                        && blobs.is_new(&id)
+                    {
+                        return Ok(Some(Item::Blob { id, path: ATTRIBUTES.to_vec() }));
+                    }
                 }
                 Step::Blobs(blobs) => {
                     if let Some(item) = blobs.advance(&self.store, &mut self.select)? {
