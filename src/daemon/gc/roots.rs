@@ -127,23 +127,18 @@ impl Daemon {
             }
         }
         gathered.origins.append(&mut kept);
-        for pin in self.store.pins()? {
-            gathered.roots.held.push(held(pin.tree.0, &pin.pathspecs)?);
-            match self.attributes.of(self, pin.tree.0) {
+        let mut all: Vec<(ObjectId, Vec<String>)> = self.imported()?;
+        all.extend(self.store.pins()?.into_iter().map(|pin| (pin.tree.0, pin.pathspecs)));
+        all.extend(self.store.warms()?.into_iter().map(|warm| (warm.root.0, warm.pathspecs)));
+        all.extend(self.holds.held.lock().values().cloned());
+        for (tree, pathspecs) in all {
+            gathered.roots.held.push(held(tree, &pathspecs)?);
+            // Nothing of it can be converted without its attribute files.
+            match self.attributes.of(self, tree) {
                 Ok(blobs) => gathered.roots.blobs.extend(blobs.iter()),
                 // Its trees are not all here.
-                Err(failure) => tracing::warn!(pin = pin.id, "attribute files are not known: {failure}"),
+                Err(failure) => tracing::debug!(%tree, "attribute files are not known: {failure}"),
             }
-        }
-        for warm in self.store.warms()? {
-            gathered.roots.held.push(held(warm.root.0, &warm.pathspecs)?);
-        }
-        for (tree, pathspecs) in self.imported()? {
-            gathered.roots.held.push(held(tree, &pathspecs)?);
-        }
-        let holds: Vec<_> = self.holds.held.lock().values().cloned().collect();
-        for (tree, pathspecs) in holds {
-            gathered.roots.held.push(held(tree, &pathspecs)?);
         }
         self.gather_open_files(&mut gathered.roots.blobs);
         Ok(gathered)
