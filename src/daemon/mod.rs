@@ -193,7 +193,6 @@ fn start(config: &Config) -> Result<(), Failure> {
         .begin(&daemon)
         .map_err(|error| Failure::new(FailureClass::Other, format!("cannot start a thread: {error}")))?;
     let outcome = runtime.block_on(serve(&daemon));
-    daemon.stopping.store(true, Ordering::Release);
     // What arrived is stored before the store is closed.
     for (_, hydrator) in daemon.hydrators.lock().drain() {
         hydrator.close(SHUTDOWN_LIMIT);
@@ -222,10 +221,14 @@ async fn serve(daemon: &Arc<Daemon>) -> Result<(), Failure> {
             _ = tick.tick() => {
                 let daemon = Arc::clone(daemon);
                 // The store's flush waits for the disk.
+                let tidying = Arc::clone(&daemon);
                 let _ = tokio::task::spawn_blocking(move || daemon.housekeeping()).await;
+                // Nobody waits for this one: it may take as long as it is allowed to.
+                drop(tokio::task::spawn_blocking(move || tidying.collect_when_idle()));
             }
         }
     }
+    daemon.stopping.store(true, Ordering::Release);
     accepting.abort();
     watching.abort();
     folding.abort();
@@ -253,7 +256,6 @@ impl Daemon {
             self.note_unmounted(&live);
         }
         self.prune_packs();
-        self.collect_when_idle();
     }
 
     /// Whether the daemon is about to end: what takes long ends sooner then.
