@@ -65,17 +65,17 @@ mount -o loop "$work/image" "$disk"
 "$larder" --quiet mount "$work/source" "$place"
 note
 
-# What goes on when the power goes: switching, warming, writing with fsync, collecting.
+# What goes on when the power goes: switching, warming, writing with fsync, collecting. It ends by being killed.
 work_on() {
   local number=0
   while :; do
     number=$((number + 1))
-    "$larder" --quiet switch "$place" "$([ $((number % 2)) -eq 0 ] && echo main || echo next)" || return 0
-    "$larder" --quiet warm "$place" || return 0
+    "$larder" --quiet switch "$place" "$([ $((number % 2)) -eq 0 ] && echo main || echo next)" || sleep 0.05
+    "$larder" --quiet warm "$place" || true
     if printf '%s\n' "$number" | dd of="$place/synced-$number" conv=fsync status=none; then
       sync "$place" && echo "$number" >>"$work/synced"
     fi
-    "$larder" --quiet gc --generations $((number % 3)) --max-age 0s >/dev/null || return 0
+    "$larder" --quiet gc --generations $((number % 3)) --max-age 0s >/dev/null || true
   done
 }
 
