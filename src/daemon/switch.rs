@@ -133,6 +133,7 @@ impl Daemon {
         intent: Switching,
         at: Stamp,
     ) -> Result<(u64, u64), Failure> {
+        let _trees_stay = self.collecting.read_recursive();
         let commit = bring_changed::commit(self, &scene.repository, &scene.record, meant.commit, remote)?;
         let old = OldIndex::read(&scene.admin, commit.id.kind())?;
         let unmerged = old.as_ref().map(OldIndex::unmerged).unwrap_or_default();
