@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::output::{Output, grouped, name};
 use super::progress::Display;
-use super::{config, mount, status, target, warm};
+use super::{client, config, mount, status, target, warm};
 use crate::config::quantity::human_bytes;
 use crate::daemon::client::{Client, unexpected};
 use crate::daemon::protocol::{Answer, CarryReport, ExportRequest, Failure, Request};
@@ -67,11 +67,7 @@ fn export(arguments: Export, output: Output) -> Result<ExitCode, Failure> {
     let file = mount::absolute(&file, "FILE")?;
     let config = config()?;
     let progress = Display::new(output);
-    let client = match Client::running(&config)? {
-        Some(client) => client,
-        None if config.store_path.exists() => Client::start(&config)?,
-        None => return Err(target::unknown(&target)),
-    };
+    let client = client(&config, || target::unknown(&target))?;
     let request = ExportRequest { file, target: target::resolve(&client, &target)?, pathspecs };
     let answer = client.call(Request::Export(request), &mut |report| progress.report(report));
     drop(progress);

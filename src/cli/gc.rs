@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::output::{Output, grouped, name};
-use super::{config, status};
+use super::{client, config, status};
 use crate::config::quantity::{human_bytes, parse_bytes, parse_duration};
-use crate::daemon::client::{Client, unexpected};
+use crate::daemon::client::unexpected;
 use crate::daemon::protocol::{Answer, Failure, FailureClass, GcReport, GcRequest, Request};
 
 /// Directories shown; `--json` has more.
@@ -44,11 +44,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
     let config = config()?;
-    let client = match Client::running(&config)? {
-        Some(client) => client,
-        None if config.store_path.exists() => Client::start(&config)?,
-        None => return Err(Failure::new(FailureClass::NotFound, "there is no cache yet")),
-    };
+    let client = client(&config, || Failure::new(FailureClass::NotFound, "there is no cache yet"))?;
     let request = GcRequest {
         dry_run: arguments.dry_run,
         max_size: arguments.max_size,

@@ -7,9 +7,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{Output, grouped};
-use super::{config, status, target};
+use super::{client, config, status, target};
 use crate::config::quantity::human_bytes;
-use crate::daemon::client::{Client, unexpected};
+use crate::daemon::client::unexpected;
 use crate::daemon::protocol::{Answer, Failure, GenerationRow, Request};
 
 /// Show the generations of a workspace: what keeps each, and what dropping it would free
@@ -30,11 +30,7 @@ struct Document<'a> {
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
     let config = config()?;
-    let client = match Client::running(&config)? {
-        Some(client) => client,
-        None if config.store_path.exists() => Client::start(&config)?,
-        None => return Err(target::unknown(&arguments.target)),
-    };
+    let client = client(&config, || target::unknown(&arguments.target))?;
     let request = |target| Request::Generations { target };
     match target::call(&client, &arguments.target, request, &mut |_| ())? {
         Answer::Generations(rows) => output.facts(&Document { rows: &rows }, || human(&rows)),

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::output::{Output, grouped, name};
-use super::{config, target};
-use crate::daemon::client::{Client, unexpected};
+use super::{client, config, target};
+use crate::daemon::client::unexpected;
 use crate::daemon::protocol::{
     Answer, Failure, FailureClass, HistoryAction, HistoryState, HistoryStatus, Request, WorkspaceStatus,
 };
@@ -31,11 +31,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
     let config = config()?;
-    let client = match Client::running(&config)? {
-        Some(client) => client,
-        None if config.store_path.exists() => Client::start(&config)?,
-        None => return Err(target::unknown(&arguments.target)),
-    };
+    let client = client(&config, || target::unknown(&arguments.target))?;
     let action = match (arguments.pause, arguments.resume) {
         (true, _) => Some(HistoryAction::Pause),
         (_, true) => Some(HistoryAction::Resume),

@@ -44,7 +44,7 @@ use clap::error::ErrorKind;
 use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
-use crate::daemon::client::DETACHED;
+use crate::daemon::client::{Client, DETACHED};
 use crate::daemon::protocol::{Failure, FailureClass};
 use output::Output;
 
@@ -176,6 +176,15 @@ fn definition() -> clap::Command {
 
 fn config() -> Result<Config, Failure> {
     Ok(Config::load()?)
+}
+
+/// The daemon of a cache that is there: the one that runs, or a new one. `absent` is what it means that there is none.
+fn client(config: &Config, absent: impl FnOnce() -> Failure) -> Result<Client, Failure> {
+    match Client::running(config)? {
+        Some(client) => Ok(client),
+        None if config.store_path.exists() => Client::start(config),
+        None => Err(absent()),
+    }
 }
 
 #[cfg(test)]

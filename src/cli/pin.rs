@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::output::{Output, name};
 use super::progress::Display;
-use super::{config, environment, status, target, warm};
-use crate::daemon::client::{Client, unexpected};
+use super::{client, config, environment, status, target, warm};
+use crate::daemon::client::unexpected;
 use crate::daemon::protocol::{Answer, Failure, PinReport, PinRequest, Request};
 
 /// Fetch files and keep them in the cache, whatever is collected or evicted
@@ -33,11 +33,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
     let config = config()?;
     let progress = Display::new(output);
-    let client = match Client::running(&config)? {
-        Some(client) => client,
-        None if config.store_path.exists() => Client::start(&config)?,
-        None => return Err(target::unknown(&arguments.target)),
-    };
+    let client = client(&config, || target::unknown(&arguments.target))?;
     let request = PinRequest {
         target: target::resolve(&client, &arguments.target)?,
         words: arguments.words,

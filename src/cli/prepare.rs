@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::output::{Output, name};
 use super::progress::Display;
-use super::{config, mount, target};
-use crate::daemon::client::{Client, unexpected};
+use super::{client, config, mount, target};
+use crate::daemon::client::unexpected;
 use crate::daemon::protocol::{Answer, Failure, Request};
 
 /// Retry a preparation that failed
@@ -22,11 +22,7 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Fai
     let target = &arguments.target;
     let config = config()?;
     let progress = Display::new(output);
-    let client = match Client::running(&config)? {
-        Some(client) => client,
-        None if config.store_path.exists() => Client::start(&config)?,
-        None => return Err(target::unknown(target)),
-    };
+    let client = client(&config, || target::unknown(target))?;
     let request = |target| Request::Prepare { target };
     let answer = target::call(&client, target, request, &mut |report| progress.report(report));
     drop(progress);

@@ -7,8 +7,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{Output, name};
-use super::{config, environment, status, target};
-use crate::daemon::client::{Client, unexpected};
+use super::{client, config, environment, status, target};
+use crate::daemon::client::unexpected;
 use crate::daemon::protocol::{Answer, Failure, RefreshReport, RefreshRequest, Request};
 
 /// Fetch the remote's branches and tags now
@@ -29,11 +29,7 @@ struct Document<'a> {
 
 pub(super) fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
     let config = config()?;
-    let client = match Client::running(&config)? {
-        Some(client) => client,
-        None if config.store_path.exists() => Client::start(&config)?,
-        None => return Err(target::unknown(arguments.target.as_deref().unwrap_or("any"))),
-    };
+    let client = client(&config, || target::unknown(arguments.target.as_deref().unwrap_or("any")))?;
     let target = arguments.target.map(|target| target::resolve(&client, &target)).transpose()?;
     let request = RefreshRequest { target, environment: environment::for_daemon() };
     match client.call(Request::Refresh(request), &mut |_| ())? {

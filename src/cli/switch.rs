@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::output::{Output, grouped, name};
 use super::progress::Display;
-use super::{config, environment, status, target};
-use crate::daemon::client::{Client, unexpected};
+use super::{client, config, environment, status, target};
+use crate::daemon::client::unexpected;
 use crate::daemon::protocol::{Answer, Failure, Request, SwitchReport, SwitchRequest};
 
 /// Move a workspace to another branch, tag or commit without writing files
@@ -33,11 +33,7 @@ pub(super) fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Fail
     let Arguments { target, rev } = arguments;
     let config = config()?;
     let progress = Display::new(output);
-    let client = match Client::running(&config)? {
-        Some(client) => client,
-        None if config.store_path.exists() => Client::start(&config)?,
-        None => return Err(target::unknown(&target)),
-    };
+    let client = client(&config, || target::unknown(&target))?;
     // A revision can be unknown too, so the workspace is found out first.
     let target = target::resolve(&client, &target)?;
     let request = SwitchRequest { target, rev, environment: environment::for_daemon() };

@@ -6,8 +6,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{Output, name};
-use super::{config, target};
-use crate::daemon::client::{Client, unexpected};
+use super::{client, config, target};
+use crate::daemon::client::unexpected;
 use crate::daemon::protocol::{Answer, Failure, Request};
 
 /// Unmount a workspace; it stays known unless it is purged
@@ -30,11 +30,7 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Fai
     let config = config()?;
     // A killed daemon's mounts are cleaned up by the next one, so one has to be there; but nothing was ever mounted
     // where there is no store.
-    let client = match Client::running(&config)? {
-        Some(client) => client,
-        None if config.store_path.exists() => Client::start(&config)?,
-        None => return Err(target::unknown(target)),
-    };
+    let client = client(&config, || target::unknown(target))?;
     let request = |target| Request::Unmount { target, force: *force, purge: *purge };
     match target::call(&client, target, request, &mut |_| ())? {
         Answer::Ok | Answer::Workspaces(_) => {

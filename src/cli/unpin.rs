@@ -6,8 +6,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{Output, name};
-use super::{config, target};
-use crate::daemon::client::{Client, unexpected};
+use super::{client, config, target};
+use crate::daemon::client::unexpected;
 use crate::daemon::protocol::{Answer, Failure, FailureClass, PinRow, Request, UnpinRequest};
 
 /// Keep pinned files no longer; they stay in the cache until it is tidied
@@ -33,11 +33,7 @@ struct Document<'a> {
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
     let numbers = if arguments.all { Vec::new() } else { numbers(&arguments.what)? };
     let config = config()?;
-    let client = match Client::running(&config)? {
-        Some(client) => client,
-        None if config.store_path.exists() => Client::start(&config)?,
-        None => return Err(Failure::new(FailureClass::NotFound, "nothing is pinned: there is no cache yet")),
-    };
+    let client = client(&config, || Failure::new(FailureClass::NotFound, "nothing is pinned: there is no cache yet"))?;
     let request = if arguments.all {
         let targets = arguments.what.iter().map(|target| target::resolve(&client, target));
         UnpinRequest::AllOf(targets.collect::<Result<_, _>>()?)

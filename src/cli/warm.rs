@@ -11,9 +11,9 @@ use clap::Args;
 
 use super::output::{Output, grouped, name};
 use super::progress::Display;
-use super::{config, environment, mount, target};
+use super::{client, config, environment, mount, target};
 use crate::config::quantity::{human_bytes, parse_bytes};
-use crate::daemon::client::{Client, unexpected};
+use crate::daemon::client::unexpected;
 use crate::daemon::protocol::{Answer, Failure, Request, WarmReport, WarmRequest};
 
 /// Fetch files ahead of use, in a few large requests
@@ -47,11 +47,7 @@ pub(super) fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Fail
     let limit = arguments.limit;
     let config = config()?;
     let progress = Display::new(output);
-    let client = match Client::running(&config)? {
-        Some(client) => client,
-        None if config.store_path.exists() => Client::start(&config)?,
-        None => return Err(target::unknown(&target)),
-    };
+    let client = client(&config, || target::unknown(&target))?;
     let request = WarmRequest { target: target::resolve(&client, &target)?, ..request(arguments) };
     let answer = client.call(Request::Warm(request), &mut |report| progress.report(report));
     drop(progress);
