@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use gix::ObjectId;
-use larder::index::gc::{Marks, Plan, Roots, Rules, mark};
+use larder::index::gc::{Plan, Roots, Rules, mark, unreached_trees};
 use larder::store::{
     Batch, Entry, EntryKind, Generation, GenerationRecord, KeepSize, Listing, ObjectIdText, Store, StoreOptions,
     Workspace, WorkspaceId,
@@ -180,14 +180,14 @@ fn collecting(objects: u64) {
     println!("store: {} blobs, {} trees, {} MiB", stats.blobs, stats.trees, stats.file_bytes >> 20);
 
     // Every generation is kept: nothing goes, everything is looked at.
-    let (all, memory, took) = planned(&store, &trees);
+    let (all, _, memory, took) = planned(&store, &trees);
     println!(
         "plan with {GENERATIONS} generations: {took:?}, {} MiB of memory, {} blobs would go",
         memory >> 20,
         all.blobs.len()
     );
     // The last is kept: half goes.
-    let (plan, memory, took) = planned(&store, &trees[trees.len() - 1..]);
+    let (plan, gone, memory, took) = planned(&store, &trees[trees.len() - 1..]);
     println!("plan with the last one: {took:?}, {} MiB of memory, {} blobs would go", memory >> 20, plan.blobs.len());
 
     let kept: Vec<ObjectId> = (0..FILES * 64).map(|file| id(b'b', next - 1 - file)).collect();
@@ -209,7 +209,7 @@ fn collecting(objects: u64) {
         let begun = Instant::now();
         let victims = plan.blobs.iter().map(|(blob, _)| (blob.clone(), KeepSize::No)).collect();
         let swept = store.remove_blobs(victims, &mut || true).expect("swept");
-        store.remove_trees(&plan.trees, &mut || true).expect("swept");
+        store.remove_trees(&gone, &mut || true).expect("swept");
         store.sync().expect("synced");
         let took = begun.elapsed();
         done.store(true, Ordering::Relaxed);
@@ -237,15 +237,16 @@ fn collecting(objects: u64) {
     );
 }
 
-/// A plan, the memory it took beyond what was there, and its time.
-fn planned(store: &Store, trees: &[ObjectId]) -> (Plan, u64, Duration) {
+/// A plan and the trees that would go, the memory it took beyond what was there, and its time.
+fn planned(store: &Store, trees: &[ObjectId]) -> (Plan, Vec<ObjectId>, u64, Duration) {
     let before = reset_peak();
     let begun = Instant::now();
     let roots = Roots { named: trees.to_vec(), ..Roots::default() };
-    let marks: Marks = mark(store, roots).expect("marked");
+    let marks = mark(store, roots).expect("marked");
     let plan = Plan::new(store, &marks, &Rules::default(), 0).expect("planned");
+    let gone = unreached_trees(store, &marks).expect("planned");
     let took = begun.elapsed();
-    (plan, peak().saturating_sub(before), took)
+    (plan, gone, peak().saturating_sub(before), took)
 }
 
 /// `VmHWM` in bytes (proc(5)).

@@ -15,7 +15,7 @@ use super::workspace::Live;
 use super::{Daemon, warm};
 use crate::git::gitdir::Objects;
 use crate::git::pathspec::Pathspecs;
-use crate::hydrate::walk::{Reach, Select};
+use crate::hydrate::walk::{Reach, Select, join};
 use crate::index::convert::RulesError;
 use crate::index::ino::Ino;
 use crate::index::overlay::listing::RowKind;
@@ -289,10 +289,6 @@ fn converted(planned: &Planned) -> Need {
         content if planned.needs_driver() => Need::Driven(content, planned.source),
         content => Need::Made(content, planned.source),
     }
-}
-
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
 
 #[cfg(test)]

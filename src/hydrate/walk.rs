@@ -325,7 +325,8 @@ fn leave(cargo: &mut Cargo, tree: Option<ObjectId>, begin: usize, passed: u64) {
     cargo.subtrees.push(Subtree { tree, wants, always });
 }
 
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+/// The path of `name` in the directory `path`; the root is empty.
+pub fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
 

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use gix::ObjectId;
 
 use super::IndexError;
-use crate::hydrate::walk::{Reach, Select};
+use crate::hydrate::walk::{Reach, Select, join};
 use crate::store::{EntryKind, IdSet, KeepSize, Listing, Store, StoredBlob};
 
 /// Rows of a plan that are told, the largest; the rest is counted.
@@ -142,8 +142,9 @@ fn hold(
     Ok(())
 }
 
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
+/// Trees that no root reaches; none if that is not certain.
+pub fn unreached_trees(store: &Store, marks: &Marks) -> Result<Vec<ObjectId>, IndexError> {
+    if marks.certain { Ok(store.trees_where(|id| !marks.trees.contains(id))?) } else { Ok(Vec::new()) }
 }
 
 /// What is to go beside what no root reaches.
@@ -175,8 +176,6 @@ pub enum Why {
 pub struct Plan {
     /// Blobs, and why.
     pub blobs: Vec<(StoredBlob, Why)>,
-    /// Trees that no root reaches; none if that is not certain.
-    pub trees: Vec<ObjectId>,
     /// Stored bytes of those blobs.
     pub bytes: u64,
     /// Blobs that stay.
@@ -221,9 +220,6 @@ impl Plan {
                 plan.take(blob, Why::Room);
             }
             plan.missing_bytes = total_bytes.saturating_sub(plan.bytes).saturating_sub(most);
-        }
-        if marks.certain {
-            plan.trees = store.trees_where(|id| !marks.trees.contains(id))?;
         }
         plan.kept_objects = total_objects.saturating_sub(plan.blobs.len() as u64);
         plan.kept_bytes = total_bytes.saturating_sub(plan.bytes);

@@ -10,7 +10,7 @@ use gix::ObjectId;
 use super::super::protocol::{Failure, FailureClass};
 use super::PATHS_LIMIT;
 use crate::git::pathspec::Pathspecs;
-use crate::hydrate::walk::{Reach, Select};
+use crate::hydrate::walk::{Reach, Select, join};
 use crate::index::convert::ATTRIBUTES;
 use crate::store::{EntryKind, Listing, Store};
 
@@ -124,14 +124,12 @@ impl Blobs {
             let listing = listing(store, &tree)?;
             let begin = self.open.len();
             for entry in listing.iter() {
-                let below =
-                    || if path.is_empty() { entry.name.to_vec() } else { [&path[..], b"/", entry.name].concat() };
                 if entry.kind == EntryKind::Directory {
-                    let below = below();
+                    let below = join(&path, entry.name);
                     let reach = if reach == Reach::All { reach } else { select.directory(&below) };
                     self.open.push((entry.id, below, reach));
                 } else if entry.kind.is_blob() {
-                    let below = below();
+                    let below = join(&path, entry.name);
                     if (reach == Reach::All || select.file(&below)) && self.is_new(&entry.id) {
                         self.found.push_back((entry.id, below));
                     }

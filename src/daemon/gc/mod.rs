@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Daemon;
 use super::protocol::{Answer, Failure, FailureClass, GcGeneration, GcReport, GcRequest, GcRow};
-use crate::index::gc::{self, Plan, Rules, Why};
+use crate::index::gc::{self, Marks, Plan, Rules, Why};
 use crate::store::Swept;
 use leftovers::Tidy;
 use roots::{Gathered, Retention};
@@ -114,28 +114,28 @@ impl Daemon {
         }
     }
 
-    /// Marks and plans.
-    fn plan(&self, task: &Task) -> Result<(Gathered, Plan), Failure> {
+    /// Asks who keeps objects, and marks what they reach.
+    fn marked(&self, task: &Task) -> Result<(Gathered, Marks), Failure> {
         let mut gathered = self.gather(&task.retention)?;
-        let marks = gc::mark(&self.store, std::mem::take(&mut gathered.roots))?;
-        let plan = Plan::new(&self.store, &marks, &task.rules, hour_now())?;
-        gathered.certain &= marks.certain;
-        Ok((gathered, plan))
+        let mut marks = gc::mark(&self.store, std::mem::take(&mut gathered.roots))?;
+        marks.certain &= gathered.certain;
+        Ok((gathered, marks))
     }
 
     fn tell_plan(&self, task: &Task, report: &mut GcReport) -> Result<(), Failure> {
-        let (gathered, plan) = self.plan(task)?;
-        report.freed_objects = plan.blobs.len() as u64 + plan.trees.len() as u64;
+        let (gathered, marks) = self.marked(task)?;
+        let plan = Plan::new(&self.store, &marks, &task.rules, hour_now())?;
+        report.trees = gc::unreached_trees(&self.store, &marks)?.len() as u64;
+        report.freed_objects = plan.blobs.len() as u64 + report.trees;
         report.freed_bytes = plan.bytes;
         report.kept_objects = plan.kept_objects;
         report.kept_bytes = plan.kept_bytes;
-        report.trees = plan.trees.len() as u64;
         self.describe(&gathered, &plan, report)?;
         report.leftovers = self.tidy(Tidy::Tell, &mut report.notes);
         if plan.missing_bytes > 0 {
             report.notes.push(cannot_go(plan.missing_bytes));
         }
-        if !gathered.certain {
+        if !marks.certain {
             report.notes.push(UNCERTAIN.to_owned());
         }
         Ok(())
@@ -178,7 +178,8 @@ impl Daemon {
         let mut missing = 0;
         for round in 0.. {
             let version = self.store.roots_version();
-            let (gathered, plan) = self.plan(task)?;
+            let (gathered, marks) = self.marked(task)?;
+            let plan = Plan::new(&self.store, &marks, &task.rules, hour_now())?;
             if !described {
                 self.describe(&gathered, &plan, report)?;
                 described = true;
@@ -231,9 +232,8 @@ impl Daemon {
             report.notes.push("trees stay for now: a commit is being brought in".to_owned());
             return Ok(Swept::default());
         };
-        let mut gathered = self.gather(&task.retention)?;
-        let marks = gc::mark(&self.store, std::mem::take(&mut gathered.roots))?;
-        if !marks.certain || !gathered.certain {
+        let (_, marks) = self.marked(task)?;
+        if !marks.certain {
             report.notes.push(UNCERTAIN.to_owned());
             return Ok(Swept::default());
         }
@@ -242,7 +242,7 @@ impl Daemon {
             pace.rest();
             !self.stopping()
         };
-        let trees = self.store.trees_where(|id| !marks.trees.contains(id))?;
+        let trees = gc::unreached_trees(&self.store, &marks)?;
         let swept = self.store.remove_trees(&trees, &mut go_on)?;
         let here = self.store.unreached_blobs(|id| marks.reaches(id))?;
         self.store.forget_unnamed(|id| marks.reaches(id) || here.contains(id), &mut go_on)?;
