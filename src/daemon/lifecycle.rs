@@ -471,11 +471,7 @@ impl Daemon {
 
     pub(super) fn job_of(&self, live: &Live) -> Result<prepare::Job, Failure> {
         let row = live.row();
-        let repositories = self.store.repositories()?;
-        let repository =
-            repositories.into_iter().find(|repository| repository.id == row.repository).ok_or_else(|| {
-                Failure::new(FailureClass::Corrupt, format!("workspace {} names an unknown repository", row.name))
-            })?;
+        let repository = self.repository_of(live)?;
         Ok(prepare::Job {
             url: RepoUrl::parse(&repository.url)?,
             environment: Vec::new(),

@@ -5,7 +5,6 @@
 //! move the workspace (`Daemon::turn_to_move`).
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -88,7 +87,7 @@ impl Daemon {
         let forgetter = live.forgetter();
         let before = shown(live)?;
         let mut row = live.row();
-        let record = generation::next(&self.store, &mut row, commit, origin, now())?;
+        let record = generation::next(&self.store, &mut row, commit, origin, prepare::now())?;
         let repository = prepare::repository_of(self, row.repository)?;
         let converter =
             convert::converter(self, &repository, &row, &record, live.environment(), &before.hydrator, false)?;
@@ -124,9 +123,4 @@ impl Daemon {
 
 fn shown(live: &Live) -> Result<std::sync::Arc<Shown>, Failure> {
     live.shown().ok_or_else(|| Failure::new(FailureClass::Refused, "the workspace is not prepared"))
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    i64::try_from(since).unwrap_or(i64::MAX)
 }

@@ -3,7 +3,7 @@
 //! A damaged one is an error, never skipped: a workspace may not vanish
 //! unnoticed.
 
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +18,9 @@ const NEXT_REPOSITORY: &str = "next_repository";
 const NEXT_WORKSPACE: &str = "next_workspace";
 const NEXT_WARM: &str = "next_warm";
 const NEXT_PIN: &str = "next_pin";
+
+/// A table of rows by number.
+type Numbered = TableDefinition<'static, u64, &'static [u8]>;
 
 /// Room asked for before writing one row.
 const ROW_BYTES: u64 = 4096;
@@ -78,11 +81,15 @@ impl Store {
 
     /// Removes pending warms (durable).
     pub fn remove_warms(&self, ids: &[u64]) -> Result<(), StoreError> {
+        self.remove_numbered("removing warms", WANTS, ids)
+    }
+
+    fn remove_numbered(&self, doing: &str, table: Numbered, ids: &[u64]) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());
         }
-        self.inner.write("removing warms", Wait::Durable, ROW_BYTES, |txn| {
-            let mut table = txn.open_table(WANTS)?;
+        self.inner.write(doing, Wait::Durable, ROW_BYTES, |txn| {
+            let mut table = txn.open_table(table)?;
             for id in ids {
                 table.remove(id)?;
             }
@@ -110,16 +117,7 @@ impl Store {
 
     /// Removes pins (durable).
     pub fn remove_pins(&self, ids: &[u64]) -> Result<(), StoreError> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        self.inner.write("removing pins", Wait::Durable, ROW_BYTES, |txn| {
-            let mut table = txn.open_table(PINS)?;
-            for id in ids {
-                table.remove(id)?;
-            }
-            Ok(())
-        })
+        self.remove_numbered("removing pins", PINS, ids)
     }
 
     /// All pins, oldest first.

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use super::super::lifecycle::blocking;
 use super::super::protocol::{Answer, CarryReport, ExportRequest, Failure, FailureClass, Progress, rfc3339};
 use super::super::workspace::Live;
-use super::super::{Daemon, prepare, server};
+use super::super::{Daemon, prepare, server, warm};
 use super::order::{Item, Order, blobs_of, listing};
 use super::read::{Next, Reader};
 use super::write::Writer;
@@ -73,10 +73,7 @@ impl Daemon {
         told: watch::Sender<Progress>,
         cancelled: watch::Receiver<bool>,
     ) -> Result<CarryReport, Failure> {
-        let shown = live.shown().ok_or_else(|| {
-            Failure::new(FailureClass::Refused, format!("{} is not prepared yet", live.row().name))
-                .hint("`larder status` shows why; `larder prepare` tries again")
-        })?;
+        let shown = warm::prepared(live)?;
         let generation = shown.view.generation();
         let (commit, tree) = (generation.commit.0, generation.tree.0);
         let _held = self.hold(tree, &request.pathspecs);
