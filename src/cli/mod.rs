@@ -11,12 +11,15 @@ mod completions;
 mod daemon;
 mod doctor;
 mod door;
+mod du;
 mod environment;
+mod facts;
 mod failure;
 mod fsmonitor;
 mod gc;
 mod generations;
 mod history;
+mod inspect;
 mod list;
 mod man;
 mod metrics;
@@ -27,15 +30,20 @@ mod pins;
 mod prepare;
 mod progress;
 mod refresh;
+mod report;
 mod resting;
+mod settings;
 mod shutdown;
 mod status;
 mod switch;
 mod target;
+mod top;
 mod unmount;
 mod unpin;
+mod verify;
 mod waits;
 mod warm;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -89,9 +97,16 @@ enum Command {
     Gc(gc::Arguments),
     Cache(cache::Arguments),
     History(history::Arguments),
-    Doctor(doctor::Arguments),
+    Du(du::Arguments),
+    Inspect(inspect::Arguments),
+    Why(why::Arguments),
+    Top(top::Arguments),
     Waits(waits::Arguments),
+    Verify(verify::Arguments),
+    Doctor(doctor::Arguments),
     Metrics(metrics::Arguments),
+    Report(report::Arguments),
+    Config(settings::Arguments),
     Daemon(daemon::Arguments),
     Shutdown(shutdown::Arguments),
     Completions(completions::Arguments),
@@ -139,9 +154,16 @@ fn run(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Generations(arguments) => generations::run(&arguments, output),
         Command::Gc(arguments) => gc::run(&arguments, output),
         Command::Cache(arguments) => cache::run(arguments, output),
-        Command::Doctor(arguments) => doctor::run(&arguments, output),
+        Command::Du(arguments) => du::run(&arguments, output),
+        Command::Inspect(arguments) => inspect::run(&arguments, output),
+        Command::Why(arguments) => why::run(&arguments, output),
+        Command::Top(arguments) => top::run(&arguments, output),
         Command::Waits(arguments) => waits::run(arguments, output),
+        Command::Verify(arguments) => verify::run(&arguments, output),
+        Command::Doctor(arguments) => doctor::run(&arguments, output),
         Command::Metrics(arguments) => metrics::run(arguments, output),
+        Command::Report(arguments) => report::run(&arguments, output),
+        Command::Config(arguments) => settings::run(&arguments, output),
         Command::Daemon(arguments) => daemon::run(&arguments, output),
         Command::Shutdown(arguments) => shutdown::run(arguments, output),
         Command::Completions(arguments) => completions::run(arguments, output),

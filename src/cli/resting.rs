@@ -7,7 +7,7 @@ use crate::daemon::status;
 use crate::store::{Store, StoreError, Workspace, WorkspaceState, patiently};
 
 /// Opens the store for reading, once whoever died lets go of it.
-fn open(config: &Config) -> Result<Store, StoreError> {
+pub(super) fn open(config: &Config) -> Result<Store, StoreError> {
     patiently(|| Store::open_read_only(&config.store_path))
 }
 

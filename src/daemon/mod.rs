@@ -14,6 +14,7 @@ pub mod carry;
 pub mod client;
 mod convert;
 pub mod door;
+pub mod facts;
 pub mod failure;
 pub mod gc;
 pub mod history;
@@ -36,6 +37,7 @@ mod refresh;
 pub mod server;
 pub mod status;
 mod switch;
+pub mod verify;
 pub mod warm;
 mod watchdog;
 pub mod workspace;
@@ -261,6 +263,11 @@ impl Daemon {
     /// Whether the daemon is about to end: what takes long ends sooner then.
     fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Where questions about the cache are answered from.
+    fn sources(&self) -> facts::Sources<'_> {
+        facts::Sources { store: &self.store, config: &self.config, daemon: Some(self) }
     }
 
     fn all_overlays(&self) -> Vec<Arc<Overlay>> {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::store::{Depth, ObjectIdText, WorkspaceState};
 
 /// Changes whenever a field changes its meaning.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Longest line either side accepts; a request names a few paths, no more.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
@@ -103,6 +103,10 @@ pub enum Request {
         /// A mount path or a workspace name; `None`: of all workspaces.
         target: Option<String>,
     },
+    /// Something that only reads (`daemon/facts`).
+    Facts(super::facts::Question),
+    /// Check every stored byte.
+    Verify(super::verify::VerifyRequest),
     /// Everyone who waits for an object now.
     Waits,
     /// All metrics as Prometheus text.
@@ -583,6 +587,10 @@ pub enum Answer {
     Pinned(PinReport),
     /// To [`Request::Pins`] and [`Request::Unpin`].
     Pins(Vec<PinRow>),
+    /// To [`Request::Facts`].
+    Facts(super::facts::Finding),
+    /// To [`Request::Verify`].
+    Verified(Box<super::verify::VerifyReport>),
     /// To [`Request::Waits`].
     Waits(Vec<Wait>),
     /// To [`Request::Metrics`]: Prometheus text.

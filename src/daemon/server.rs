@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::Daemon;
 use super::protocol::{Answer, Envelope, Failure, FailureClass, MAX_LINE_BYTES, PROTOCOL_VERSION, Reply, Request};
-use super::{client, lifecycle, objects};
+use super::{client, facts, lifecycle, objects};
 use crate::config::Config;
 
 /// Clients served at once; a further one waits.
@@ -176,6 +176,10 @@ async fn handle(
         Request::Pins { target } => {
             blocking(daemon, move |daemon| Ok(Answer::Pins(daemon.pins(target.as_deref())?))).await
         }
+        Request::Facts(question) => {
+            blocking(daemon, move |daemon| Ok(Answer::Facts(facts::answer(&daemon.sources(), &question)?))).await
+        }
+        Request::Verify(_) => Err(Failure::new(FailureClass::Other, "not built yet")),
         Request::Waits => Ok(Answer::Waits(daemon.waits())),
         Request::Metrics => Ok(Answer::Text(daemon.rendered_metrics())),
         Request::Fsmonitor { workspace, token, writer } => {

@@ -51,19 +51,22 @@ impl Inner {
         let noted = std::mem::take(&mut *self.access.lock());
         // What a failed flush loses of these is computed again.
         let sizes = std::mem::take(&mut *self.tree_sizes.lock());
-        if noted.is_empty() && sizes.is_empty() && !self.has_unsynced() {
+        let fetches = self.fetches.lock().take();
+        if noted.is_empty() && sizes.is_empty() && fetches.is_empty() && !self.has_unsynced() {
             return Ok(());
         }
-        let bytes = 64 * noted.len() as u64 + sizes.bytes();
+        let bytes = 64 * noted.len() as u64 + sizes.bytes() + fetches.bytes();
         let flushed = self.write("flushing the store", Wait::Durable, bytes, |txn| {
             let mut access = txn.open_table(ACCESS)?;
             for (id, hour) in &noted {
                 access.insert(id.as_bytes(), hour)?;
             }
             tree_sizes::write(txn, &sizes)?;
+            fetches.write(txn)?;
             Ok::<_, Failure>(())
         });
         if flushed.is_err() {
+            self.fetches.lock().give_back(fetches);
             let mut access = self.access.lock();
             for (id, hour) in noted {
                 access.entry(id).or_insert(hour);

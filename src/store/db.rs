@@ -27,6 +27,7 @@ use redb::{
 };
 
 use super::error::{Failure, StoreError, StoreErrorKind};
+use super::fetches::Fetches;
 use super::room::{MakeRoom, Room};
 use super::tree_sizes::Noted;
 use super::{large, schema};
@@ -89,6 +90,8 @@ pub(super) struct Inner {
     pub(super) access: Mutex<HashMap<ObjectId, u32>>,
     /// Sizes of whole directories, not written yet. Never held together with `access`.
     pub(super) tree_sizes: Mutex<Noted>,
+    /// Records of fetches, not written yet. Never held together with `access`.
+    pub(super) fetches: Mutex<Fetches>,
     /// Counts changes of what keeps objects.
     pub(super) roots: AtomicU64,
     /// Who is asked before objects are stored.
@@ -135,6 +138,7 @@ impl Inner {
             damaged: AtomicU64::new(0),
             access: Mutex::default(),
             tree_sizes: Mutex::default(),
+            fetches: Mutex::default(),
             roots: AtomicU64::new(0),
             room: OnceLock::new(),
         }

@@ -48,6 +48,8 @@ pub(super) const JOURNAL_PATHS: TableDefinition<(u64, &[u8]), u64> = TableDefini
 pub(super) const FOLDED: TableDefinition<u64, &[u8]> = TableDefinition::new("overlay_folded");
 /// Id of a converted file → what it is, sealed ([`super::converted`]).
 pub(super) const CONVERTED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("converted");
+/// Number → [`super::Fetch`], sealed: what caused fetches.
+pub(super) const FETCHES: TableDefinition<u64, &[u8]> = TableDefinition::new("fetches");
 /// Object id → hours since 1970 of its last use.
 pub(super) const ACCESS: TableDefinition<&[u8], u32> = TableDefinition::new("access");
 /// Next free numbers and running totals, by name.
@@ -73,6 +75,10 @@ pub(super) const STEPS: &[Step] = &[
     |txn| {
         txn.open_table(PINS)?;
         txn.open_table(NOTES)?;
+        Ok(())
+    },
+    |txn| {
+        txn.open_table(FETCHES)?;
         Ok(())
     },
 ];
@@ -159,7 +165,7 @@ fn create(db: &Database, newest: u64) -> Result<u64, Failure> {
     for table in [BLOBS, TREES, SIZES, TREE_SIZES, WARMED, CONVERTED, NOTES] {
         txn.open_table(table)?;
     }
-    for table in [WORKSPACES, REPOSITORIES, CHUNKS, WANTS, PINS] {
+    for table in [WORKSPACES, REPOSITORIES, CHUNKS, WANTS, PINS, FETCHES] {
         txn.open_table(table)?;
     }
     create_overlay(&txn)?;

@@ -216,6 +216,8 @@ fn longest_silence(request: &Request) -> Duration {
         | Request::OfflineReady { .. }
         | Request::Pin(_)
         | Request::Unpin(_)
+        | Request::Facts(_)
+        | Request::Verify(_)
         | Request::Pins { .. }
         | Request::Export(_)
         | Request::Import { .. }
@@ -239,6 +241,8 @@ pub fn unexpected(answer: &Answer) -> Failure {
         Answer::Generations(_) => "generations",
         Answer::Pinned(_) => "a pin",
         Answer::Pins(_) => "pins",
+        Answer::Facts(_) => "facts",
+        Answer::Verified(_) => "a report of a verification",
         Answer::Waits(_) => "waits",
         Answer::Text(_) => "text",
         Answer::Objects => "objects",

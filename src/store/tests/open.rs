@@ -70,6 +70,7 @@ fn an_older_schema_is_brought_up_to_date_step_by_step() {
         },
         |_| Ok(()),
         |_| Ok(()),
+        |_| Ok(()),
         // One more than what ships.
         |_| Ok(()),
     ];
@@ -86,11 +87,11 @@ fn an_older_schema_is_brought_up_to_date_step_by_step() {
     let added = db.begin_read().expect("read").open_table(ADDED).expect("table");
     assert_eq!(redb::ReadableTable::get(&added, 2).expect("readable").map(|value| value.value()), Some(11));
     assert_eq!(added.len().expect("counted"), 1);
-    schema::prepare(&db, schema::STEPS).expect_err("schema 6 is newer than what ships");
+    schema::prepare(&db, schema::STEPS).expect_err("schema 7 is newer than what ships");
     schema::check(&db, STEPS).expect("up to date");
     drop(added);
     drop(db);
-    let error = Store::open(&scratch.path(), &StoreOptions::default()).err().expect("schema 6");
+    let error = Store::open(&scratch.path(), &StoreOptions::default()).err().expect("schema 7");
     assert_eq!(error.kind, StoreErrorKind::Newer);
     let _ = id;
 }

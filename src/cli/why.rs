@@ -1,0 +1,16 @@
+//! `larder why`: show what caused fetches: which processes, which directories.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::output::Output;
+use crate::daemon::protocol::{Failure, FailureClass};
+
+/// Show what caused fetches: which processes, which directories
+#[derive(Clone, Debug, Args)]
+pub(super) struct Arguments {}
+
+pub(super) fn run(_arguments: &Arguments, _output: Output) -> Result<ExitCode, Failure> {
+    Err(Failure::new(FailureClass::Other, "not built yet"))
+}

@@ -1,0 +1,86 @@
+//! Facts about the cache: questions that only read.
+//!
+//! Each is a function of the store, and of the daemon where one runs; with
+//! none running the client opens the store for reading and asks the same
+//! function. So the answers are the same, also on a copy of the store.
+//! Invariant: an answer fits a line of the control socket: what may be long is
+//! asked for a page at a time.
+
+pub mod area;
+pub mod du;
+pub mod inspect;
+pub mod list;
+pub mod part;
+pub mod top;
+pub mod why;
+
+use serde::{Deserialize, Serialize};
+
+use super::Daemon;
+use super::protocol::Failure;
+use crate::config::Config;
+use crate::store::Store;
+
+/// A question.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// What the cache takes, by repository, workspace, generation, directory, type or age.
+    Du(du::DuRequest),
+    /// Where the bytes of a path come from, and what the cache knows of an object.
+    Inspect(inspect::InspectRequest),
+    /// The objects in the cache, a page at a time.
+    List(list::ListRequest),
+    /// Bytes of an object in the cache, a part at a time.
+    Part(part::PartRequest),
+    /// What caused fetches.
+    Why(why::WhyRequest),
+    /// What goes on now.
+    Top(top::TopRequest),
+    /// The files of a workspace and how much of each is here, a page at a time.
+    Area(area::AreaRequest),
+}
+
+/// An answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// To [`Question::Du`].
+    Du(Box<du::DuReport>),
+    /// To [`Question::Inspect`].
+    Inspect(Box<inspect::InspectReport>),
+    /// To [`Question::List`].
+    List(Box<list::ListReport>),
+    /// To [`Question::Part`].
+    Part(Box<part::PartReport>),
+    /// To [`Question::Why`].
+    Why(Box<why::WhyReport>),
+    /// To [`Question::Top`].
+    Top(Box<top::TopReport>),
+    /// To [`Question::Area`].
+    Area(Box<area::AreaReport>),
+}
+
+/// Where facts come from.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// The cache.
+    pub store: &'a Store,
+    /// Its places and settings.
+    pub config: &'a Config,
+    /// The daemon that owns it; `None`: none runs, and nothing is mounted.
+    pub daemon: Option<&'a Daemon>,
+}
+
+/// Answers `question`. May walk all there is: not for a thread that others wait for.
+pub fn answer(sources: &Sources<'_>, question: &Question) -> Result<Finding, Failure> {
+    Ok(match question {
+        Question::Du(request) => Finding::Du(Box::new(du::answer(sources, request)?)),
+        Question::Inspect(request) => Finding::Inspect(Box::new(inspect::answer(sources, request)?)),
+        Question::List(request) => Finding::List(Box::new(list::answer(sources, request)?)),
+        Question::Part(request) => Finding::Part(Box::new(part::answer(sources, request)?)),
+        Question::Why(request) => Finding::Why(Box::new(why::answer(sources, request)?)),
+        Question::Top(request) => Finding::Top(Box::new(top::answer(sources, request)?)),
+        Question::Area(request) => Finding::Area(Box::new(area::answer(sources, request)?)),
+    })
+}
