@@ -31,13 +31,15 @@ use larder::git::url::RepoUrl;
 use larder::hydrate::memory::MemoryRemote;
 use larder::hydrate::remote::Remote;
 use larder::hydrate::walk::Everything;
-use larder::hydrate::{Class, HydrateSettings, Hydrator, Owner, Want, WarmPlan, WarmProgress};
+use larder::hydrate::{Cause, Class, HydrateSettings, Hydrator, Owner, Want, WarmPlan, WarmProgress};
 use larder::metrics::Metrics;
-use larder::store::{Batch, EntryKind, Store, StoreError, StoreOptions};
+use larder::store::{Batch, EntryKind, Operation, Store, StoreError, StoreOptions};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-const ME: Owner = Owner(1);
+fn me() -> Arc<Cause> {
+    Arc::new(Cause::new(Owner(1), b"dir/file", Operation::Read))
+}
 
 /// Connections of the remote in memory, as artifact-fs has workers.
 const WORKERS: usize = 8;
@@ -132,7 +134,7 @@ async fn read(round: &Round, wants: &Arc<Vec<Vec<Want>>>) {
             tokio::spawn(async move {
                 for want in &wants[caller] {
                     if !is_stored(&hydrator, &want.id).expect("a good store") {
-                        hydrator.hydrate(*want, b"dir/file", ME, &[]).wait().await.expect("the remote has it");
+                        hydrator.hydrate(*want, &me(), &[]).wait().await.expect("the remote has it");
                     }
                 }
             })
@@ -163,7 +165,7 @@ fn prefetch(criterion: &mut Criterion) {
         || Round::in_memory(&slow),
         async |round| {
             for want in &eight {
-                round.hydrator.prefetch(ME, &[(*want, Class::Text)]).expect("a good store");
+                round.hydrator.prefetch(&me(), &[(*want, Class::Text)]).expect("a good store");
             }
             round.hydrator.idle().await;
         },
@@ -181,7 +183,7 @@ fn prefetch(criterion: &mut Criterion) {
         round
     };
     measure(criterion, &runtime, "queued_cached_prefetch", cached, async |round| {
-        round.hydrator.prefetch(ME, &wants).expect("a good store");
+        round.hydrator.prefetch(&me(), &wants).expect("a good store");
         round.hydrator.idle().await;
     });
 
@@ -193,7 +195,7 @@ fn prefetch(criterion: &mut Criterion) {
         "queued_duplicate_prefetch",
         || Round::in_memory(&remote),
         async |round| {
-            round.hydrator.prefetch(ME, &often).expect("a good store");
+            round.hydrator.prefetch(&me(), &often).expect("a good store");
             round.hydrator.idle().await;
         },
     );
@@ -321,7 +323,7 @@ async fn read_beside(hydrator: &Hydrator, directory: &[ObjectId], position: usiz
     let near: Vec<ObjectId> = from.iter().chain(before).skip(1).copied().collect();
     let missing = hydrator.store().missing_blobs(&near).expect("a good store");
     let companions: Vec<Want> = missing.into_iter().take(SIBLINGS).map(want).collect();
-    hydrator.hydrate(want(id), b"dir/file", ME, &companions).wait().await.expect("the remote has it");
+    hydrator.hydrate(want(id), &me(), &companions).wait().await.expect("the remote has it");
 }
 
 async fn read_all(round: &Round, repository: &Arc<Repository>, places: &Arc<Vec<Vec<(usize, usize)>>>) {
@@ -379,7 +381,7 @@ fn from_git(criterion: &mut Criterion) {
         root: repository.root,
         select: Arc::new(|| Box::new(Everything)),
         max_blob_bytes: None,
-        label: Arc::from(&b"bench"[..]),
+        cause: me(),
     };
     let fetched = AtomicU64::new(0);
     measure(

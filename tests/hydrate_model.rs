@@ -11,7 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gix::ObjectId;
 use larder::hydrate::flight::{Flights, Outcome, Seat};
-use larder::hydrate::{Class, FailureKind, Landed, Owner, RemoteError, Want};
+use larder::hydrate::{Cause, Class, FailureKind, Landed, Owner, RemoteError, Want};
+use larder::store::Operation;
 use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
 use shuttle::thread::JoinHandle;
@@ -19,6 +20,10 @@ use shuttle::{future, thread};
 use tokio::sync::oneshot;
 
 const ME: Owner = Owner(1);
+
+fn me() -> Arc<Cause> {
+    Arc::new(Cause::new(ME, b"f", Operation::Read))
+}
 
 /// Orders tried for each scenario by each of two schedulers; all scenarios together take ten seconds.
 const ORDERS: usize = 10_000;
@@ -169,7 +174,7 @@ impl Model {
         if world.closed {
             return Some(Err(failure()));
         }
-        let seat = world.flights.join(want(id), Box::default(), ME);
+        let seat = world.flights.join(want(id), &me());
         drop(world);
         self.work.notify_all();
         match seat {
@@ -202,7 +207,7 @@ impl Model {
     fn prefetch(&self, ids: &[ObjectId]) {
         let mut world = self.lock();
         for id in ids {
-            world.flights.prefetch(want(*id), Class::Text, ME);
+            world.flights.prefetch(want(*id), Class::Text, &me());
         }
         drop(world);
         self.work.notify_all();

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use super::Daemon;
 use super::protocol::{Failure, FailureClass};
 use crate::git::convert::{Checkout, GitConversions};
-use crate::hydrate::{Hydrator, Landed, Owner, Want};
+use crate::hydrate::{Cause, Hydrator, Landed, Owner, Want};
 use crate::index::convert::{RulesError, attribute_blobs};
-use crate::store::{Batch, GenerationRecord, Repository, Workspace};
+use crate::store::{Batch, GenerationRecord, Operation, Repository, Workspace};
 use crate::vfs::convert::Converter;
 
 /// Root trees whose attribute files are remembered.
@@ -93,12 +93,11 @@ pub fn converter(
 pub(super) fn bring(daemon: &Daemon, row: &Workspace, hydrator: &Hydrator, ids: &[ObjectId]) {
     let Some((first, rest)) = ids.split_first() else { return };
     let want = |id: &ObjectId| Want { id: *id, size: None };
-    let owner = Owner(row.id.0);
     let companions: Vec<Want> = rest.iter().map(want).collect();
-    let path = b".gitattributes";
+    let cause = Arc::new(Cause::new(Owner(row.id.0), b".gitattributes", Operation::Convert));
     // The first takes the others along; then each is waited for.
-    let mut tickets = vec![(*first, hydrator.hydrate(want(first), path, owner, &companions))];
-    tickets.extend(rest.iter().map(|id| (*id, hydrator.hydrate(want(id), path, owner, &[]))));
+    let mut tickets = vec![(*first, hydrator.hydrate(want(first), &cause, &companions))];
+    tickets.extend(rest.iter().map(|id| (*id, hydrator.hydrate(want(id), &cause, &[]))));
     let mut batch = Batch::default();
     daemon.runtime.block_on(async {
         for (id, ticket) in tickets {

@@ -8,6 +8,7 @@
 //! machine without a network; [`gc`] takes out what nobody needs; [`status`] reports; [`client`] is the other end of the
 //! socket.
 
+mod asker;
 pub mod bring;
 mod bring_changed;
 pub mod carry;
@@ -155,6 +156,7 @@ fn start(config: &Config) -> Result<(), Failure> {
     let classes = ClassTable::new(&wanted.manifests, &wanted.sources, &wanted.texts, &wanted.last);
     let classes = Arc::new(classes.map_err(|error| Failure::new(FailureClass::Usage, error))?);
     let store = patiently(|| Store::open(&config.store_path, &options))?;
+    store.keep_fetches(65_536)?;
     let disk = rustix::fs::statvfs(&config.home).map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
     let quota = gc::quota::Quota::new(config.settings.cache.limit(disk), config.settings.cache.spared(disk));
     let runtime = tokio::runtime::Builder::new_multi_thread()

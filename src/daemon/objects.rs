@@ -29,11 +29,11 @@ use tokio::task::JoinSet;
 
 use super::lifecycle::blocking;
 use super::protocol::{Answer, Failure, FailureClass, OBJECTS_LIMIT, Reply};
-use super::{Daemon, prepare, server};
+use super::{Daemon, asker, prepare, server};
 use crate::git::door::{Head, tree_of};
 use crate::git::gitdir::Objects;
-use crate::hydrate::{Hydrator, Landed, Owner, RemoteError};
-use crate::store::{Repository, RepositoryId, Store, Workspace};
+use crate::hydrate::{Cause, Hydrator, Landed, Owner, RemoteError};
+use crate::store::{Operation, Repository, RepositoryId, Store, Workspace};
 
 /// Objects looked up and hydrated together: four batches, so that a request to the remote is never the only one.
 const WINDOW_OBJECTS: usize = 1024;
@@ -114,7 +114,7 @@ pub(super) async fn answer(
     read: &mut BufReader<OwnedReadHalf>,
     write: &mut OwnedWriteHalf,
 ) -> io::Result<()> {
-    let asker = write.as_ref().peer_cred().ok().and_then(|peer| peer.pid());
+    let asker = write.as_ref().peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
     let shelf = match shelf(daemon, RepositoryId(repository), asker, &ids).await {
         Ok(shelf) => Arc::new(shelf),
         Err(failure) => return server::send(write, &Reply::Failed(failure)).await,
@@ -135,12 +135,14 @@ struct Shelf {
     store: Store,
     repository: Repository,
     hydrator: Hydrator,
+    /// Which Git command asks.
+    cause: Arc<Cause>,
 }
 
 async fn shelf(
     daemon: &Arc<Daemon>,
     repository: RepositoryId,
-    asker: Option<i32>,
+    asker: Option<u32>,
     ids: &[ObjectId],
 ) -> Result<Shelf, Failure> {
     if ids.len() > OBJECTS_LIMIT {
@@ -148,28 +150,29 @@ async fn shelf(
     }
     let daemon = Arc::clone(daemon);
     blocking(move || {
-        let offline = asks_offline(&daemon, repository, asker);
+        let rows = daemon.all().into_iter().map(|live| live.row()).filter(|row| row.repository == repository);
+        let rows: Vec<Workspace> = rows.collect();
+        let around = around(&rows, asker);
+        // In none of them: only if all are.
+        let offline = around.map_or(!rows.is_empty() && rows.iter().all(|row| row.offline), |row| row.offline);
         let (repository, hydrator) = prepare::hydrator_of(&daemon, repository, offline)?;
-        Ok(Shelf { store: daemon.store.clone(), repository, hydrator })
+        let label = format!("{} (git)", repository.gitdir.display());
+        let cause = Arc::new(Cause {
+            workspace: around.map(|row| row.id),
+            path_at: label.len(),
+            process: asker.filter(|_| daemon.store.keeps_fetches()).map(asker::git_command).unwrap_or_default(),
+            ..Cause::new(DOOR, label.as_bytes(), Operation::Git)
+        });
+        Ok(Shelf { store: daemon.store.clone(), repository, hydrator, cause })
     })
     .await
 }
 
-/// Whether the remote is not to be asked: the process `asker` works in a workspace that is kept offline, or it is in none
-/// and all of the repository's are.
-fn asks_offline(daemon: &Daemon, repository: RepositoryId, asker: Option<i32>) -> bool {
-    let rows = daemon.all().into_iter().map(|live| live.row()).filter(|row| row.repository == repository);
-    let rows: Vec<Workspace> = rows.collect();
-    if !rows.iter().any(|row| row.offline) {
-        return false;
-    }
-    // Git starts the door where it works itself: at the top of the working tree.
-    let place = asker.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok());
-    let around = rows.iter().filter(|row| place.as_ref().is_some_and(|place| place.starts_with(&row.path)));
-    match around.max_by_key(|row| row.path.as_os_str().len()) {
-        Some(row) => row.offline,
-        None => rows.iter().all(|row| row.offline),
-    }
+/// The workspace among `rows` that the process `asker` works in: Git starts the door at the top of the working tree.
+fn around(rows: &[Workspace], asker: Option<u32>) -> Option<&Workspace> {
+    let place = asker::directory(asker?)?;
+    let around = rows.iter().filter(|row| place.starts_with(&row.path));
+    around.max_by_key(|row| row.path.as_os_str().len())
 }
 
 async fn serve(shelf: &Arc<Shelf>, ids: &[ObjectId], write: &mut OwnedWriteHalf) -> io::Result<()> {
@@ -211,9 +214,8 @@ async fn locate(shelf: Arc<Shelf>, ids: Vec<ObjectId>) -> Result<Window, Failure
     if missing.is_empty() {
         return Ok(window);
     }
-    let label = format!("{} (git)", shelf.repository.gitdir.display());
     let mut waiting = JoinSet::new();
-    for (id, ticket) in missing.iter().zip(shelf.hydrator.hydrate_all(&missing, label.as_bytes(), DOOR)) {
+    for (id, ticket) in missing.iter().zip(shelf.hydrator.hydrate_all(&missing, &shelf.cause)) {
         let id = *id;
         waiting.spawn(async move { (id, ticket.wait().await) });
     }

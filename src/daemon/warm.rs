@@ -21,9 +21,10 @@ use super::protocol::{Answer, Failure, FailureClass, Progress, Wait, WaitKind, W
 use super::workspace::Live;
 use super::{Daemon, bring, prepare, server};
 use crate::git::pathspec::Pathspecs;
+use crate::hydrate::cause::Process;
 use crate::hydrate::walk::Select;
-use crate::hydrate::{FailureKind, RemoteError, WarmPlan, WarmProgress};
-use crate::store::{ObjectIdText, PendingWarm, Warmed, WarmedKey, WorkspaceId};
+use crate::hydrate::{Cause, FailureKind, Owner, RemoteError, WarmPlan, WarmProgress};
+use crate::store::{ObjectIdText, Operation, PendingWarm, Warmed, WarmedKey, WorkspaceId};
 use crate::vfs::Shown;
 
 /// Warms that run at once: each walks ahead by a window of a few megabytes. Further ones are refused.
@@ -194,7 +195,7 @@ impl Daemon {
         }
         let losses = self.store.losses();
         let shown = live.shown().ok_or_else(cancelled)?;
-        let plan = subject.plan(&running.label)?;
+        let plan = subject.plan(running)?;
         let progress = &running.progress;
         let warming = shown.hydrator.warm(&plan, progress);
         let told = until_done(warming, || tell(so_far(progress)));
@@ -383,15 +384,17 @@ impl Subject {
         WarmedKey(blake3::hash(text.as_bytes()).into())
     }
 
-    fn plan(&self, label: &str) -> Result<WarmPlan, Failure> {
+    fn plan(&self, running: &Running) -> Result<WarmPlan, Failure> {
+        let words = self.pathspecs.join(" ");
+        let label = running.label.as_bytes();
+        let cause = Arc::new(Cause {
+            path_at: label.len().saturating_sub(words.len()),
+            process: Process::own("larder warm"),
+            ..Cause::new(Owner(running.workspace.0), label, Operation::Warm)
+        });
         let specs = Pathspecs::parse(&self.pathspecs)?;
         let select = move || -> Box<dyn Select> { Box::new(specs.clone()) };
-        Ok(WarmPlan {
-            root: self.root,
-            select: Arc::new(select),
-            max_blob_bytes: self.max_blob_bytes,
-            label: Arc::from(label.as_bytes()),
-        })
+        Ok(WarmPlan { root: self.root, select: Arc::new(select), max_blob_bytes: self.max_blob_bytes, cause })
     }
 }
 

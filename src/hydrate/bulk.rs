@@ -14,6 +14,7 @@ use std::time::Instant;
 use gix::ObjectId;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::cause::Cause;
 use super::queue::Want;
 use super::remote::{Extent, RemoteError};
 
@@ -103,8 +104,8 @@ pub struct Brought {
 pub(super) struct Bulk {
     pub(super) number: u64,
     pub(super) cargo: Cargo,
-    /// What is warmed, for `larder waits`.
-    pub(super) label: Arc<[u8]>,
+    /// What is warmed, and by whom.
+    pub(super) cause: Arc<Cause>,
     pub(super) since: Instant,
     /// Set when nobody wants it any more.
     pub(super) cancelled: Arc<AtomicBool>,

@@ -10,6 +10,7 @@ use super::engine::{Core, closed};
 use super::landing::{Landing, cancelled};
 use super::remote::{Connection, Extent, FailureKind, RemoteError};
 use super::worker::{Attempts, Post, connect, land_stored};
+use crate::store::FetchClass;
 
 /// Objects looked at under the lock in one go: a tenth of a millisecond, which a reader does not notice.
 pub(super) const LOCKED_OBJECTS: usize = 1024;
@@ -32,6 +33,10 @@ pub(super) fn carry(core: &Arc<Core>, slot: usize, connection: &mut Option<Box<d
     }
     for some in bulk.cargo.wants.chunks(LOCKED_OBJECTS) {
         core.state.lock().flights.end_bulk(some.iter().map(|want| &want.id), bulk.number);
+    }
+    if brought.objects > 0 {
+        let took = bulk.since.elapsed();
+        core.store.note_fetch(bulk.cause.record(None, FetchClass::Warm, (brought.objects, brought.bytes), took));
     }
     let mut state = core.state.lock();
     state.bulk_bytes -= bulk.known_bytes();

@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::bulk::Bulk;
+use super::cause::Cause;
 use super::class::ClassTable;
 use super::flight::{Awaited, Flights, Place, Seat, Waiting};
 use super::queue::{Class, Owner, Want};
@@ -206,20 +207,20 @@ impl Hydrator {
         }
     }
 
-    /// Asks for `want` on behalf of a reader of `path`; `companions` follow it, most wanted first.
-    pub fn hydrate(&self, want: Want, path: &[u8], owner: Owner, companions: &[Want]) -> Ticket {
+    /// Asks for `want` on behalf of a reader; `companions` follow it, most wanted first.
+    pub fn hydrate(&self, want: Want, cause: &Arc<Cause>, companions: &[Want]) -> Ticket {
         let core = self.core();
         let mut state = core.state.lock();
         if state.closed {
             return Ticket::done(core, want.id, Err(closed()));
         }
-        let seat = state.flights.join(want, Box::from(path), owner);
+        let seat = state.flights.join(want, cause);
         if !companions.is_empty() {
             // They are each other's company.
             state.prefetch_due = Instant::now();
         }
         for companion in companions {
-            state.flights.prefetch(*companion, Class::Sibling, owner);
+            state.flights.prefetch(*companion, Class::Sibling, cause);
         }
         Core::wake(core, &mut state);
         drop(state);
@@ -231,7 +232,7 @@ impl Hydrator {
 
     /// Asks for `ids`, of whatever kind, on behalf of one reader. The first batch of them is as urgent as a read; the
     /// rest goes after reads, so that thousands hold up none.
-    pub fn hydrate_all(&self, ids: &[ObjectId], label: &[u8], owner: Owner) -> Vec<Ticket> {
+    pub fn hydrate_all(&self, ids: &[ObjectId], cause: &Arc<Cause>) -> Vec<Ticket> {
         let core = self.core();
         let mut state = core.state.lock();
         if state.closed {
@@ -243,7 +244,7 @@ impl Hydrator {
         let mut tickets = Vec::with_capacity(ids.len());
         for (number, id) in ids.iter().enumerate() {
             let class = if number < first { Class::Read } else { Class::Sibling };
-            let seat = state.flights.join_any_kind(Want { id: *id, size: None }, Box::from(label), owner, class);
+            let seat = state.flights.join_any_kind(Want { id: *id, size: None }, cause, class);
             tickets.push(match seat {
                 Seat::Landed(bytes) => Ticket::done(core, *id, Ok(super::Landed::Bytes(bytes))),
                 Seat::Waiting { number, hear } => Ticket::waiting(core, *id, number, hear),
@@ -256,7 +257,7 @@ impl Hydrator {
 
     /// Queues what of `wants` is not in the store, each object once and under its highest class, asking the store in
     /// one transaction. Returns how many were queued; what the queue has no room for is left out.
-    pub fn prefetch(&self, owner: Owner, wants: &[(Want, Class)]) -> Result<usize, StoreError> {
+    pub fn prefetch(&self, cause: &Arc<Cause>, wants: &[(Want, Class)]) -> Result<usize, StoreError> {
         let core = self.core();
         let mut distinct: HashMap<ObjectId, usize> = HashMap::with_capacity(wants.len());
         let mut first: Vec<(Want, Class)> = Vec::new();
@@ -279,7 +280,7 @@ impl Hydrator {
         let mut queued = 0;
         for id in &missing {
             let (want, class) = first[distinct[id]];
-            queued += usize::from(state.flights.prefetch(want, class, owner));
+            queued += usize::from(state.flights.prefetch(want, class, cause));
         }
         Core::wake(core, &mut state);
         Ok(queued)
@@ -298,18 +299,18 @@ impl Hydrator {
         self.core().state.lock().flights.holds(id)
     }
 
-    /// Learns the raw sizes of `ids` without their contents, in one request; for a reader of `path`, or ahead of use
+    /// Learns the raw sizes of `ids` without their contents, in one request; for a reader, or ahead of use
     /// when there is none. They are in the store then, if that takes them. Fails with [`FailureKind::Unsupported`] where the server can't.
     pub fn sizes(
         &self,
         ids: Vec<ObjectId>,
-        path: Option<&[u8]>,
+        cause: Option<&Arc<Cause>>,
     ) -> impl Future<Output = Result<Sizes, RemoteError>> + Send + use<> {
         let core = self.core();
         let (tell, hear) = oneshot::channel();
         let mut state = core.state.lock();
         if !state.closed {
-            state.sizes.push_back(SizeQuery::new(ids, path, tell));
+            state.sizes.push_back(SizeQuery::new(ids, cause, tell));
             Core::wake(core, &mut state);
         }
         drop(state);
@@ -334,7 +335,7 @@ impl Hydrator {
         };
         all.extend(state.sizes.iter().map(|query| queued(Awaited::Sizes(query.ids.len()), query.path(), query.since)));
         all.extend(
-            state.bulks.iter().map(|bulk| queued(Awaited::Warm(bulk.cargo.wants.len()), &bulk.label, bulk.since)),
+            state.bulks.iter().map(|bulk| queued(Awaited::Warm(bulk.cargo.wants.len()), &bulk.cause.label, bulk.since)),
         );
         all.extend(state.posts.iter().filter_map(Post::waiting));
         all.sort_by_key(|waiting| waiting.since);

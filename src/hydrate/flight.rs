@@ -8,15 +8,18 @@
 //! of its objects asks for that object anew instead of waiting for the rest.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gix::ObjectId;
 use gix::objs::Kind;
 use tokio::sync::oneshot;
 
+use super::cause::{Cause, Told};
 use super::queue::{Class, Owner, Queue, Want};
 use super::remote::RemoteError;
+use crate::store::FetchClass;
 
 /// An object that arrived.
 #[derive(Clone, Debug)]
@@ -75,7 +78,7 @@ pub struct Waiting {
 #[derive(Debug)]
 struct Waiter {
     number: u64,
-    path: Box<[u8]>,
+    cause: Arc<Cause>,
     since: Instant,
     tell: oneshot::Sender<Outcome>,
 }
@@ -85,6 +88,9 @@ struct Flight {
     want: Want,
     place: Place,
     retries: u32,
+    /// Why it was wanted first, and how urgently.
+    cause: Arc<Cause>,
+    class: Class,
     waiters: Vec<Waiter>,
     /// Whether it may be of any kind; a blob otherwise.
     any_kind: bool,
@@ -136,47 +142,56 @@ impl Flights {
     }
 
     /// Joins the flight of `want` as a reader, starting it when there is none.
-    pub fn join(&mut self, want: Want, path: Box<[u8]>, owner: Owner) -> Seat {
-        self.join_as(want, path, owner, Class::Read, false)
+    pub fn join(&mut self, want: Want, cause: &Arc<Cause>) -> Seat {
+        self.join_as(want, cause, Class::Read, false)
     }
 
     /// As [`Self::join`] for an object whose kind is not known, with the urgency `class`.
-    pub fn join_any_kind(&mut self, want: Want, path: Box<[u8]>, owner: Owner, class: Class) -> Seat {
-        self.join_as(want, path, owner, class, true)
+    pub fn join_any_kind(&mut self, want: Want, cause: &Arc<Cause>, class: Class) -> Seat {
+        self.join_as(want, cause, class, true)
     }
 
-    fn join_as(&mut self, want: Want, path: Box<[u8]>, owner: Owner, class: Class, any_kind: bool) -> Seat {
+    fn join_as(&mut self, want: Want, cause: &Arc<Cause>, class: Class, any_kind: bool) -> Seat {
         if let Some(bytes) = self.landing.get(&want.id) {
             return Seat::Landed(bytes.clone());
         }
         let (tell, hear) = oneshot::channel();
         self.waiters += 1;
-        let waiter = Waiter { number: self.waiters, path, since: Instant::now(), tell };
+        let waiter = Waiter { number: self.waiters, cause: Arc::clone(cause), since: Instant::now(), tell };
         let flight = self.by_object.entry(want.id).or_insert(Flight {
             want,
             place: Place::Queued,
             retries: 0,
+            cause: Arc::clone(cause),
+            class,
             waiters: Vec::new(),
             any_kind,
         });
         flight.waiters.push(waiter);
         if flight.place == Place::Queued {
             flight.any_kind |= any_kind;
-            self.queue.push_awaited(want, class, owner);
+            self.queue.push_awaited(want, class, cause.owner);
         }
         Seat::Waiting { number: self.waiters, hear }
     }
 
     /// Queues `want` for nobody in particular. False: it is on its way already, or the queue is full.
-    pub fn prefetch(&mut self, want: Want, class: Class, owner: Owner) -> bool {
+    pub fn prefetch(&mut self, want: Want, class: Class, cause: &Arc<Cause>) -> bool {
         let here = self.landing.contains_key(&want.id) || self.bulk.contains_key(&want.id);
         if here || self.by_object.get(&want.id).is_some_and(|flight| flight.place != Place::Queued) {
             return false;
         }
-        let queued = self.queue.push(want, class, owner);
+        let queued = self.queue.push(want, class, cause.owner);
         if queued {
-            let flight = Flight { want, place: Place::Queued, retries: 0, waiters: Vec::new(), any_kind: false };
-            self.by_object.entry(want.id).or_insert(flight);
+            self.by_object.entry(want.id).or_insert_with(|| Flight {
+                want,
+                place: Place::Queued,
+                retries: 0,
+                cause: Arc::clone(cause),
+                class,
+                waiters: Vec::new(),
+                any_kind: false,
+            });
         }
         queued
     }
@@ -371,7 +386,7 @@ impl Flights {
             let (id, place, retries) = (flight.want.id, flight.place, flight.retries);
             let waiting = move |waiter: &Waiter| Waiting {
                 awaited: Awaited::Object(id),
-                path: waiter.path.clone(),
+                path: waiter.cause.label.clone(),
                 since: waiter.since,
                 place,
                 retries,
@@ -382,11 +397,11 @@ impl Flights {
     }
 
     fn finish(&mut self, id: &ObjectId, outcome: Outcome) -> News {
-        let Some(flight) = self.by_object.remove(id) else { return News { waiters: Vec::new(), outcome } };
+        let Some(flight) = self.by_object.remove(id) else { return News { told: None, waiters: Vec::new(), outcome } };
         if flight.place == Place::Queued {
             self.queue.remove(id);
         }
-        News { waiters: flight.waiters, outcome }
+        News { told: Some(flight.told()), waiters: flight.waiters, outcome }
     }
 }
 
@@ -394,8 +409,31 @@ impl Flights {
 /// threads, which is better done once the lock around the flights is released.
 #[derive(Debug)]
 pub struct News {
+    /// Why it was fetched; a bulk batch tells of itself.
+    told: Option<Told>,
     waiters: Vec<Waiter>,
     outcome: Outcome,
+}
+
+impl Flight {
+    /// Who waited longest caused it; where nobody did, who wanted it first.
+    fn told(&self) -> Told {
+        match self.waiters.first() {
+            Some(waiter) => Told {
+                cause: Arc::clone(&waiter.cause),
+                class: FetchClass::Read,
+                waited: waiter.cause.wait_ends(waiter.since),
+            },
+            None => Told { cause: Arc::clone(&self.cause), class: self.class.into(), waited: Duration::ZERO },
+        }
+    }
+}
+
+impl News {
+    /// Why it was fetched.
+    pub(super) fn told(&self) -> Option<&Told> {
+        self.told.as_ref()
+    }
 }
 
 impl Drop for News {
@@ -414,12 +452,16 @@ mod tests {
 
     const ME: Owner = Owner(1);
 
+    fn me() -> Arc<Cause> {
+        Arc::new(Cause::new(ME, b"f", crate::store::Operation::Read))
+    }
+
     fn want(byte: u8) -> Want {
         Want { id: ObjectId::from_bytes_or_panic(&[byte; 20]), size: None }
     }
 
     fn join(flights: &mut Flights, byte: u8) -> (u64, oneshot::Receiver<Outcome>) {
-        match flights.join(want(byte), Box::from(&b"f"[..]), ME) {
+        match flights.join(want(byte), &me()) {
             Seat::Waiting { number, hear } => (number, hear),
             Seat::Landed(_) => panic!("nothing landed"),
         }
@@ -437,9 +479,9 @@ mod tests {
         for mut reader in readers {
             assert!(matches!(reader.try_recv(), Ok(Ok(Landed::Bytes(_)))));
         }
-        assert!(matches!(flights.join(want(1), Box::default(), ME), Seat::Landed(_)));
+        assert!(matches!(flights.join(want(1), &me()), Seat::Landed(_)));
         flights.settle([want(1).id].iter());
-        assert!(matches!(flights.join(want(1), Box::default(), ME), Seat::Waiting { .. }));
+        assert!(matches!(flights.join(want(1), &me()), Seat::Waiting { .. }));
     }
 
     #[test]
@@ -471,11 +513,11 @@ mod tests {
     #[test]
     fn a_reader_does_not_wait_for_bulk() {
         let mut flights = Flights::new(100);
-        assert!(flights.prefetch(want(1), Class::Text, ME));
+        assert!(flights.prefetch(want(1), Class::Text, &me()));
         let number = flights.number();
         flights.add_bulk(&[want(1), want(2)], number);
         assert_eq!((flights.queued(), flights.in_bulk()), (0, 2), "what was queued for nobody is taken over");
-        assert!(!flights.prefetch(want(2), Class::Text, ME), "it is on its way");
+        assert!(!flights.prefetch(want(2), Class::Text, &me()), "it is on its way");
         let (_, mut reader) = join(&mut flights, 2);
         assert_eq!(flights.queued(), 1, "the reader asks for it alone");
         assert!(flights.land(&want(2).id, &Landed::Stored).is_some());
@@ -498,8 +540,8 @@ mod tests {
     #[test]
     fn prefetch_leaves_the_queue_with_its_owner_unless_somebody_waits() {
         let mut flights = Flights::new(100);
-        flights.prefetch(want(1), Class::Text, ME);
-        flights.prefetch(want(2), Class::Text, ME);
+        flights.prefetch(want(1), Class::Text, &me());
+        flights.prefetch(want(2), Class::Text, &me());
         let (_, _reader) = join(&mut flights, 2);
         flights.forget(ME);
         assert_eq!(flights.queued(), 1);

@@ -10,7 +10,7 @@ use gix::objs::Kind;
 
 use super::bulk::Bulk;
 use super::engine::{Core, closed};
-use super::flight::Landed;
+use super::flight::{Landed, News};
 use super::remote::{FailureKind, LargeSink, RemoteError, Sink};
 use super::writer::Unsaved;
 use crate::store::{LargeBlob, listing_from_git};
@@ -112,6 +112,11 @@ impl<'a> Landing<'a> {
             }
         }
         drop(state);
+        if self.remote
+            && let Some(told) = news.as_ref().and_then(News::told)
+        {
+            core.store.note_fetch(told.cause.record(Some(id), told.class, (1, size), told.waited));
+        }
         drop(news);
         self.objects += 1;
         self.bytes += size;

@@ -13,10 +13,11 @@
 //! handle, [`ticket`] a reader's wait; `worker` is the thread of a connection,
 //! `landing` and `writer` take what arrives; [`walk`] finds what is missing,
 //! [`warm`] sends it in [`bulk`], which `carry` fetches; `sizes` asks for sizes
-//! alone; [`memory`] is a remote for tests and benches.
+//! alone; [`cause`] says who set it all off; [`memory`] is a remote for tests and benches.
 
 pub mod bulk;
 mod carry;
+pub mod cause;
 pub mod class;
 pub mod engine;
 pub mod flight;
@@ -33,6 +34,7 @@ pub mod warm;
 mod worker;
 mod writer;
 
+pub use cause::Cause;
 pub use engine::{HydrateSettings, Hydrator};
 pub use flight::{Awaited, Landed, Place, Waiting};
 pub use queue::{Class, Owner, Want};

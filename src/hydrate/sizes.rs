@@ -6,10 +6,11 @@ use std::time::Instant;
 use gix::ObjectId;
 use tokio::sync::oneshot;
 
+use super::cause::Cause;
 use super::engine::Core;
 use super::remote::{Connection, FailureKind, RemoteError};
 use super::worker::{Attempts, connect};
-use crate::store::Batch;
+use crate::store::{Batch, FetchClass};
 
 /// Objects and their raw sizes.
 pub type Sizes = Vec<(ObjectId, u64)>;
@@ -17,7 +18,7 @@ pub type Sizes = Vec<(ObjectId, u64)>;
 /// A question for sizes alone.
 pub(super) struct SizeQuery {
     pub(super) ids: Vec<ObjectId>,
-    path: Option<Box<[u8]>>,
+    cause: Option<Arc<Cause>>,
     pub(super) since: Instant,
     pub(super) tell: oneshot::Sender<Result<Sizes, RemoteError>>,
 }
@@ -25,19 +26,19 @@ pub(super) struct SizeQuery {
 impl SizeQuery {
     pub(super) fn new(
         ids: Vec<ObjectId>,
-        path: Option<&[u8]>,
+        cause: Option<&Arc<Cause>>,
         tell: oneshot::Sender<Result<Sizes, RemoteError>>,
     ) -> Self {
-        Self { ids, path: path.map(Box::from), since: Instant::now(), tell }
+        Self { ids, cause: cause.map(Arc::clone), since: Instant::now(), tell }
     }
 
     /// Whether a reader waits for it.
     pub(super) fn is_urgent(&self) -> bool {
-        self.path.is_some()
+        self.cause.is_some()
     }
 
     pub(super) fn path(&self) -> &[u8] {
-        self.path.as_deref().unwrap_or_default()
+        self.cause.as_ref().map(|cause| &*cause.label).unwrap_or_default()
     }
 }
 
@@ -61,6 +62,10 @@ pub(super) fn answer(core: &Arc<Core>, connection: &mut Option<Box<dyn Connectio
         }
         break outcome;
     };
+    if let (Some(cause), Ok(sizes)) = (&query.cause, &outcome) {
+        let told = (sizes.len() as u64, 0);
+        core.store.note_fetch(cause.record(None, FetchClass::Sizes, told, query.since.elapsed()));
+    }
     // Whoever asked may have gone away.
     let _ = query.tell.send(outcome);
 }

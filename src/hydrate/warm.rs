@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::bulk::{Brought, Bulk, Cargo};
 use super::carry::LOCKED_OBJECTS;
+use super::cause::Cause;
 use super::engine::{Core, Hydrator, State, closed};
 use super::queue::Want;
 use super::remote::{FailureKind, RemoteError};
@@ -43,8 +44,8 @@ pub struct WarmPlan {
     pub select: Arc<dyn Fn() -> Box<dyn Select> + Send + Sync>,
     /// Larger blobs are left out (raw bytes).
     pub max_blob_bytes: Option<u64>,
-    /// What `larder waits` calls it.
-    pub label: Arc<[u8]>,
+    /// Who warms; its label is what `larder waits` shows.
+    pub cause: Arc<Cause>,
 }
 
 /// How far a warm is; all counts are of distinct blobs.
@@ -339,7 +340,7 @@ impl Carried {
         let bulk = Bulk {
             number,
             cargo,
-            label: Arc::clone(&plan.label),
+            cause: Arc::clone(&plan.cause),
             since: Instant::now(),
             cancelled: Arc::clone(&cancelled),
             progress: Arc::new(move |objects, bytes| {

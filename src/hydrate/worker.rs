@@ -214,7 +214,7 @@ fn post_for(job: &Job, state: &mut State, slot: usize) -> Post {
         }
         Job::Bulk(bulk) => {
             state.bulk_bytes += bulk.known_bytes();
-            serving(Awaited::Warm(bulk.cargo.wants.len()), &bulk.label, bulk.since, bulk.number)
+            serving(Awaited::Warm(bulk.cargo.wants.len()), &bulk.cause.label, bulk.since, bulk.number)
         }
     }
 }

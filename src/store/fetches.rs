@@ -70,8 +70,8 @@ pub enum FetchClass {
 pub struct Fetch {
     /// When it had arrived: milliseconds since 1970 UTC.
     pub at_ms: i64,
-    /// In which workspace it was wanted.
-    pub workspace: WorkspaceId,
+    /// In which workspace it was wanted; `None`: in none that is known.
+    pub workspace: Option<WorkspaceId>,
     /// The object; `None` where it was many at once.
     pub id: Option<ObjectIdText>,
     /// Path in the workspace whose use caused it, as bytes; the pathspecs of a warm.
@@ -245,7 +245,7 @@ mod tests {
     fn fetch(bytes: u64) -> Fetch {
         Fetch {
             at_ms: 1,
-            workspace: WorkspaceId(1),
+            workspace: Some(WorkspaceId(1)),
             id: None,
             path: Box::from(&b"a/b"[..]),
             process: "cat".into(),

@@ -4,6 +4,7 @@
 //! contents for them where the server answers for sizes alone.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gix::ObjectId;
@@ -13,7 +14,7 @@ use super::errno::Errno;
 use super::inode::What;
 use super::ops::{Bytes, Fs, Shown};
 use crate::config::Prefetch;
-use crate::hydrate::{Class, FailureKind, Landed, RemoteError, Sizes, Want};
+use crate::hydrate::{Cause, Class, FailureKind, Landed, RemoteError, Sizes, Want};
 use crate::index::ino::Ino;
 use crate::index::view::Directory;
 use crate::store::EntryKind;
@@ -119,9 +120,9 @@ impl Fs {
         }
         let Some((directory, position)) = place else { return self.resolve_alone(shown, ino, id).await };
         let position = position as usize;
-        let path = self.label(shown, ino);
+        let cause = self.cause(shown, ino);
         if shown.hydrator.offers_sizes() != Some(false) {
-            match self.ask_for_sizes(shown, &directory, position, turn, &path).await {
+            match self.ask_for_sizes(shown, &directory, position, turn, &cause).await {
                 Err(error) if error.kind == FailureKind::Unsupported => {}
                 Err(error) => return Err((&error).into()),
                 // The server answered for all that it has.
@@ -135,7 +136,7 @@ impl Fs {
         }
         self.metrics.misses.inc();
         let companions = self.size_companions(shown, &directory, node.parent, position, turn);
-        let landed = shown.hydrator.hydrate(Want { id, size: None }, &path, shown.owner, &companions).wait().await;
+        let landed = shown.hydrator.hydrate(Want { id, size: None }, &cause, &companions).wait().await;
         self.sizes_in_a_row.done();
         let size = match landed.map_err(|error| Errno::from(&error))? {
             Landed::Bytes(bytes) => bytes.len() as u64,
@@ -149,14 +150,14 @@ impl Fs {
 
     /// The size of a blob that has no place in the base any more: a renamed file, or one whose base moved on.
     async fn resolve_alone(&self, shown: &Shown, ino: Ino, id: ObjectId) -> Result<u64, Errno> {
-        let path = self.label(shown, ino);
+        let cause = self.cause(shown, ino);
         if shown.hydrator.offers_sizes() != Some(false)
-            && let Ok(told) = shown.hydrator.sizes(vec![id], Some(&path)).await
+            && let Ok(told) = shown.hydrator.sizes(vec![id], Some(&cause)).await
             && let Some((_, size)) = told.into_iter().find(|(told, _)| *told == id)
         {
             return Ok(size);
         }
-        let landed = shown.hydrator.hydrate(Want { id, size: None }, &path, shown.owner, &[]).wait().await;
+        let landed = shown.hydrator.hydrate(Want { id, size: None }, &cause, &[]).wait().await;
         match landed.map_err(|error| Errno::from(&error))? {
             Landed::Bytes(bytes) => Ok(bytes.len() as u64),
             Landed::Structure(..) => Err(Errno::EIO),
@@ -177,7 +178,7 @@ impl Fs {
         directory: &Directory,
         position: usize,
         turn: Turn,
-        path: &[u8],
+        cause: &Arc<Cause>,
     ) -> Result<Sizes, RemoteError> {
         if matches!(turn, Turn::NextDirectory(_)) {
             let mut learning = shown.learning.subscribe();
@@ -191,7 +192,7 @@ impl Fs {
             .take(SIZE_QUERY_LIMIT)
             .map(|(_, id)| id)
             .collect();
-        shown.hydrator.sizes(unknown, Some(path)).await
+        shown.hydrator.sizes(unknown, Some(cause)).await
     }
 
     /// What comes along when a size has to be learned by fetching: otherwise sizes would be fetched one file at a time.
@@ -282,7 +283,7 @@ impl Fs {
     }
 
     /// Queues the files of a directory that is being listed, most useful first.
-    pub(super) fn listed_ahead(shown: &Shown, directory: &Directory) {
+    pub(super) fn listed_ahead(&self, shown: &Shown, ino: Ino, directory: &Directory) {
         let classes = &shown.hydrator.settings().classes;
         let mut wants: Vec<(Want, Class)> = after(directory, 0, |_| true)
             .take(CONSIDERED)
@@ -294,7 +295,7 @@ impl Fs {
             .collect();
         wants.sort_by_key(|(_, class)| *class);
         wants.truncate(LISTED);
-        if let Err(error) = shown.hydrator.prefetch(shown.owner, &wants) {
+        if let Err(error) = shown.hydrator.prefetch(&self.cause(shown, ino), &wants) {
             // Nobody waits for it; a read of the same store will say so to somebody.
             tracing::debug!("prefetch: {error}");
         }

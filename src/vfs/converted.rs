@@ -11,7 +11,7 @@ use super::errno::Errno;
 use super::inode::What;
 use super::ops::{Fs, Shown};
 use crate::config::Prefetch;
-use crate::hydrate::{Landed, Want};
+use crate::hydrate::{Cause, Landed, Want};
 use crate::index::convert::RulesError;
 use crate::index::ino::Ino;
 use crate::store::overlay::Node;
@@ -120,10 +120,10 @@ impl Fs {
         walk: Option<usize>,
     ) -> Result<Option<Resolved>, Errno> {
         let Some(converter) = &shown.converter else { return Ok(None) };
-        let path = self.label(shown, ino);
+        let cause = self.cause(shown, ino);
         let (mut plans, mut position) = self.planned(shown, ino, id)?;
         if matches!(plans, Plans::Unknown) {
-            self.bring_attributes(shown, converter, ino, &path).await?;
+            self.bring_attributes(shown, converter, ino, &cause).await?;
             (plans, position) = self.planned(shown, ino, id)?;
         }
         let plan = match plans {
@@ -162,7 +162,7 @@ impl Fs {
                 }
                 let size = place.as_ref().and_then(|(_, directory)| directory.size(position));
                 let want = Want { id: planned.source, size };
-                raw = landed(shown, want, &path, &companions, siblings).await?;
+                raw = landed(shown, want, &cause, &companions, siblings).await?;
             }
             let done = converter.convert(&plan, position, raw).await;
             done.map_err(|error| {
@@ -182,7 +182,7 @@ impl Fs {
         shown: &Shown,
         converter: &Converter,
         ino: Ino,
-        label: &[u8],
+        cause: &Arc<Cause>,
     ) -> Result<(), Errno> {
         let path = shown.overlay.base_path(&self.inodes, ino)?;
         let ids = match converter.plan_file(&shown.view, &path, EntryKind::File, shown.view.generation().tree.0) {
@@ -195,7 +195,7 @@ impl Fs {
         };
         let hydrate = |id: &ObjectId| {
             let want = Want { id: *id, size: None };
-            (*id, shown.hydrator.hydrate(want, label, shown.owner, &[]))
+            (*id, shown.hydrator.hydrate(want, cause, &[]))
         };
         let tickets: Vec<_> = ids.iter().map(hydrate).collect();
         let mut batch = Batch::default();
@@ -226,16 +226,14 @@ fn as_plans(planned: Result<Option<Arc<Plan>>, RulesError>) -> Plans {
 async fn landed(
     shown: &Shown,
     want: Want,
-    path: &[u8],
+    cause: &Arc<Cause>,
     companions: &[Want],
     waited: usize,
 ) -> Result<HashMap<ObjectId, Bytes>, Errno> {
     let mut raw = HashMap::new();
-    let first = shown.hydrator.hydrate(want, path, shown.owner, companions);
-    let others: Vec<_> = companions[..waited]
-        .iter()
-        .map(|other| (other.id, shown.hydrator.hydrate(*other, path, shown.owner, &[])))
-        .collect();
+    let first = shown.hydrator.hydrate(want, cause, companions);
+    let others: Vec<_> =
+        companions[..waited].iter().map(|other| (other.id, shown.hydrator.hydrate(*other, cause, &[]))).collect();
     if let Landed::Bytes(bytes) = first.wait().await.map_err(|error| Errno::from(&error))? {
         raw.insert(want.id, bytes);
     }

@@ -22,9 +22,10 @@ use fuser::{
 use tokio::runtime::Handle;
 
 use super::attr::{Attr, kept, stamp_of, system_time};
+use super::caller::{CALLER, Caller};
 use super::errno::Errno;
 use super::interrupt::interrupted;
-use super::ops::{Answer, Found, Fs, KEEP, Shown};
+use super::ops::{Answer, Found, Fs, KEEP, Listed, Shown};
 use super::write::Wanted;
 use super::{latency, mount};
 use crate::index::ino::Ino;
@@ -32,8 +33,8 @@ use crate::index::overlay::attributes::{Presence, Set};
 use crate::index::overlay::names::New;
 use crate::index::overlay::rename::{At, Existing};
 use crate::index::overlay::{Defaults, now};
-use crate::store::EntryKind;
 use crate::store::overlay::Stamp;
+use crate::store::{EntryKind, Operation};
 
 /// Not kept by the kernel at all.
 const NOT: Duration = Duration::ZERO;
@@ -125,6 +126,17 @@ impl Adapter {
         operate: impl FnOnce(&Arc<Fs>, &Arc<Shown>) -> Answer<T> + Send + 'static,
         reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
     ) {
+        self.answer_to(request, Operation::Stat, operate, reply);
+    }
+
+    /// As [`Self::answer`] for what is more than a look at names and attributes.
+    fn answer_to<T: Send + 'static>(
+        &self,
+        request: &Request,
+        operation: Operation,
+        operate: impl FnOnce(&Arc<Fs>, &Arc<Shown>) -> Answer<T> + Send + 'static,
+        reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) {
         latency::request();
         let held = self.fs.hold();
         let waiting = match self.fs.shown() {
@@ -143,13 +155,13 @@ impl Adapter {
         };
         drop(held);
         let pid = request.pid();
-        self.runtime.spawn(async move {
+        self.runtime.spawn(CALLER.scope(Caller { thread: pid, operation }, async move {
             let result = tokio::select! {
                 result = waiting => result,
                 () = interrupted(pid) => Err(Errno::EINTR),
             };
             reply(result);
-        });
+        }));
     }
 }
 
@@ -214,8 +226,9 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
-        self.answer(
+        self.answer_to(
             request,
+            Operation::Readlink,
             move |fs, shown| fs.readlink(shown, Ino(ino.0)),
             move |result| match result {
                 Ok(target) => reply.data(&target),
@@ -243,8 +256,9 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.answer(
+        self.answer_to(
             request,
+            Operation::Read,
             move |fs, shown| fs.read(shown, Ino(ino.0), offset, size as usize),
             move |result| match result {
                 Ok(bytes) => reply.data(&bytes),
@@ -255,13 +269,14 @@ impl Filesystem for Adapter {
 
     fn readdir(&self, request: &Request, ino: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let (fs, directory) = (Arc::clone(&self.fs), Ino(ino.0));
+        let caller = Caller { thread: request.pid(), operation: Operation::List };
         self.answer(request, shown, move |shown| {
-            let filled = shown.and_then(|shown| {
-                fs.readdir(&shown, directory, offset, |listed| {
-                    let name = OsStr::from_bytes(listed.name);
-                    !reply.add(INodeNo(listed.ino.0), listed.next, file_type(listed.mode), name)
-                })
-            });
+            let mut add = |listed: &Listed<'_>| {
+                let name = OsStr::from_bytes(listed.name);
+                !reply.add(INodeNo(listed.ino.0), listed.next, file_type(listed.mode), name)
+            };
+            let list = |shown: Arc<Shown>| fs.readdir(&shown, directory, offset, &mut add);
+            let filled = CALLER.sync_scope(caller, || shown.and_then(list));
             match filled {
                 Ok(()) => reply.ok(),
                 Err(errno) => reply.error(errno.into()),
@@ -278,8 +293,9 @@ impl Filesystem for Adapter {
         reply: ReplyDirectoryPlus,
     ) {
         let (fs, directory, mut reply) = (Arc::clone(&self.fs), Ino(ino.0), reply);
+        let caller = Caller { thread: request.pid(), operation: Operation::List };
         self.answer(request, shown, move |shown| {
-            let filled = shown.and_then(|shown| {
+            let mut list = |shown: Arc<Shown>| {
                 fs.readdir(&shown, directory, offset, |listed| {
                     // Unlinked since the listing was made, which the next one shows.
                     let Ok(Found { attr, sized }) = fs.listed(&shown, listed) else { return true };
@@ -292,7 +308,8 @@ impl Filesystem for Adapter {
                     }
                     !full
                 })
-            });
+            };
+            let filled = CALLER.sync_scope(caller, || shown.and_then(&mut list));
             match filled {
                 Ok(()) => reply.ok(),
                 Err(errno) => reply.error(errno.into()),
@@ -365,8 +382,9 @@ impl Filesystem for Adapter {
         // what is left of a request for that alone: nothing.
         let asked = uid.is_some() || gid.is_some() || (size.is_none() && set.is_empty());
         let drops = mode.is_none() && (asked || (size.is_some() && request.uid() != 0));
-        self.answer(
+        self.answer_to(
             request,
+            Operation::Write,
             move |fs, shown| {
                 if drops && let Err(errno) = fs.drop_privileges(shown, Ino(ino.0)) {
                     return Answer::Ready(Err(errno));
@@ -506,7 +524,7 @@ impl Filesystem for Adapter {
         };
         drop(held);
         let pid = request.pid();
-        self.runtime.spawn(async move {
+        self.runtime.spawn(CALLER.scope(Caller { thread: pid, operation: Operation::Write }, async move {
             let result = tokio::select! {
                 result = waiting => result,
                 () = interrupted(pid) => Err(Errno::EINTR),
@@ -515,7 +533,7 @@ impl Filesystem for Adapter {
                 Ok(()) => reply.written(written),
                 Err(errno) => reply.error(errno.into()),
             }
-        });
+        }));
     }
 
     fn fsync(&self, request: &Request, ino: INodeNo, _handle: FileHandle, datasync: bool, reply: ReplyEmpty) {
@@ -544,8 +562,9 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.answer(
+        self.answer_to(
             request,
+            Operation::Write,
             move |fs, shown| fs.allocate(shown, Ino(ino.0), offset, length, mode.cast_unsigned()),
             move |result| reply_empty(reply, result),
         );

@@ -10,6 +10,7 @@
 
 mod ahead;
 pub mod attr;
+mod caller;
 pub mod convert;
 mod converted;
 pub mod errno;

@@ -431,10 +431,10 @@ impl Fs {
             (_, Some((directory, position))) => self.companions(directory, *position, |_| true),
         };
         let want = Want { id, size: place.as_ref().and_then(|(directory, position)| directory.size(*position)) };
-        let path = self.label(shown, ino);
+        let cause = self.cause(shown, ino);
         // A stored object can be damaged or evicted before it is read; once more is enough, twice would hide a fault.
         for _ in 0..2 {
-            match shown.hydrator.hydrate(want, &path, shown.owner, &companions).wait().await {
+            match shown.hydrator.hydrate(want, &cause, &companions).wait().await {
                 Ok(Landed::Bytes(bytes)) => {
                     if let Some((directory, position)) = &place {
                         directory.learn(*position, bytes.len() as u64);
@@ -449,7 +449,7 @@ impl Fs {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(object = %id, path = %String::from_utf8_lossy(&path), kind = ?error.kind, "{error}");
+                    tracing::warn!(object = %id, path = %String::from_utf8_lossy(&cause.label), kind = ?error.kind, "{error}");
                     return Err((&error).into());
                 }
             }
@@ -502,7 +502,7 @@ impl Fs {
             }
         } else if let Some(directory) = self.directory(shown, ino)? {
             if offset == 0 && shown.prefetch == Prefetch::OnList {
-                Self::listed_ahead(shown, &directory);
+                self.listed_ahead(shown, ino, &directory);
             }
             let first = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
             let plans = self.plans(shown, ino);

@@ -29,8 +29,9 @@ use super::{Head, Header, MAGIC, PART_SUFFIX, PIECE_BYTES, UNKNOWN, What, called
 use crate::git::door::tree_of;
 use crate::git::gitdir::{self, Objects};
 use crate::git::pathspec::Pathspecs;
-use crate::hydrate::{Hydrator, Landed, Owner};
-use crate::store::{EntryKind, ObjectIdText, Repository, Store, Workspace};
+use crate::hydrate::cause::Process;
+use crate::hydrate::{Cause, Hydrator, Landed, Owner};
+use crate::store::{EntryKind, ObjectIdText, Operation, Repository, Store, Workspace};
 
 /// Bytes gathered for one write, and read ahead.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -210,7 +211,12 @@ impl Export {
     fn fetch(&self, ids: &[ObjectId], kind: &str) -> Result<Vec<Landed>, Failure> {
         let Subject { hydrator, owner, .. } = &self.subject;
         let label = format!("export to {}", self.request.file.display());
-        let tickets = hydrator.hydrate_all(ids, label.as_bytes(), *owner);
+        let cause = Arc::new(Cause {
+            path_at: label.len(),
+            process: Process::own("larder cache export"),
+            ..Cause::new(*owner, label.as_bytes(), Operation::Warm)
+        });
+        let tickets = hydrator.hydrate_all(ids, &cause);
         let mut landed = Vec::with_capacity(ids.len());
         for (id, ticket) in ids.iter().zip(tickets) {
             let outcome = self.daemon.runtime.block_on(ticket.wait());

@@ -11,6 +11,7 @@ pub mod du;
 pub mod inspect;
 pub mod list;
 pub mod part;
+pub mod place;
 pub mod top;
 pub mod why;
 
@@ -83,4 +84,59 @@ pub fn answer(sources: &Sources<'_>, question: &Question) -> Result<Finding, Fai
         Question::Top(request) => Finding::Top(Box::new(top::answer(sources, request)?)),
         Question::Area(request) => Finding::Area(Box::new(area::answer(sources, request)?)),
     })
+}
+
+/// Room for one list of an answer: a third of a line of the socket.
+const LIST_BYTES: usize = super::protocol::MAX_LINE_BYTES / 3;
+
+/// As many of `rows` as fit a line of the socket with two lists beside them.
+fn within_a_line<T: Serialize>(rows: Vec<T>) -> Vec<T> {
+    let mut room = LIST_BYTES;
+    rows.into_iter()
+        .take_while(|row| {
+            // What can't be written would fail the answer, not be too long for it.
+            let bytes = serde_json::to_vec(row).map_or(0, |text| text.len() + 1);
+            let fits = bytes <= room;
+            room = room.saturating_sub(bytes);
+            fits
+        })
+        .collect()
+}
+
+/// A path for JSON: as text, and as bytes where that is not the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathText {
+    /// The path; bytes that are not UTF-8 are replaced.
+    pub path: String,
+    /// Its bytes, where some were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_bytes: Option<Vec<u8>>,
+}
+
+impl From<&[u8]> for PathText {
+    fn from(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(path) => Self { path: path.to_owned(), path_bytes: None },
+            Err(_) => Self { path: String::from_utf8_lossy(bytes).into(), path_bytes: Some(bytes.to_vec()) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_keeps_its_bytes() {
+        let text = PathText::from(&b"a\xffb"[..]);
+        assert_eq!((text.path.as_str(), text.path_bytes.as_deref()), ("a\u{fffd}b", Some(&b"a\xffb"[..])));
+        assert_eq!(PathText::from(&b"ab"[..]).path_bytes, None);
+    }
+
+    #[test]
+    fn a_list_is_cut_where_the_line_ends() {
+        let rows = vec!["x".repeat(1_000); 1_000];
+        let kept = within_a_line(rows).len();
+        assert!((300..400).contains(&kept), "{kept}");
+    }
 }

@@ -18,11 +18,20 @@ use parking_lot::{Condvar, Mutex};
 
 use super::memory::MemoryRemote;
 use super::remote::{Abilities, Connection, Extent, LargeSink, Remote, RemoteError, Sink};
-use super::{HydrateSettings, Hydrator, Owner, Want};
+use super::{Cause, HydrateSettings, Hydrator, Owner, Want};
 use crate::metrics::Metrics;
-use crate::store::{Batch, Store, StoreOptions, listing_from_git};
+use crate::store::{Batch, Operation, Store, StoreOptions, listing_from_git};
 
 const ME: Owner = Owner(1);
+
+fn by(owner: Owner) -> Arc<Cause> {
+    Arc::new(Cause::new(owner, b"f", Operation::Read))
+}
+
+fn me() -> Arc<Cause> {
+    by(ME)
+}
+
 const LONG: Duration = Duration::from_secs(20);
 
 /// Which requests are held up.

@@ -7,19 +7,19 @@ use gix::ObjectId;
 
 use super::super::memory::MemoryRemote;
 use super::super::{FailureKind, HydrateSettings, Landed, RemoteError, Want};
-use super::{Hold, LONG, ME, bench, bench_with, soon, want};
+use super::{Hold, LONG, bench, bench_with, me, soon, want};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_readers_one_fetch_and_siblings_follow() {
     let bench = bench(MemoryRemote { delay: Duration::from_millis(20), ..MemoryRemote::default() }, LONG);
     let ids: Vec<ObjectId> = (0..100_u32).map(|number| bench.remote.insert(number.to_le_bytes().to_vec())).collect();
     let siblings: Vec<Want> = ids.iter().skip(1).copied().map(want).collect();
-    let readers: Vec<_> = (0..32).map(|_| bench.hydrator.hydrate(want(ids[0]), b"f", ME, &siblings)).collect();
+    let readers: Vec<_> = (0..32).map(|_| bench.hydrator.hydrate(want(ids[0]), &me(), &siblings)).collect();
     for reader in readers {
         assert!(matches!(reader.wait().await, Ok(Landed::Bytes(bytes)) if *bytes == 0_u32.to_le_bytes()));
     }
     for id in &ids {
-        bench.hydrator.hydrate(want(*id), b"f", ME, &[]).wait().await.expect("fetched");
+        bench.hydrator.hydrate(want(*id), &me(), &[]).wait().await.expect("fetched");
     }
     assert_eq!(bench.remote.requests.load(Ordering::SeqCst), 2, "one for what is read, one for its siblings");
     assert_eq!(bench.remote.sent.load(Ordering::SeqCst), 100);
@@ -30,7 +30,7 @@ async fn many_readers_one_fetch_and_siblings_follow() {
 async fn a_cut_is_retried_and_delivers_everything() {
     let bench = bench(MemoryRemote { cut_after: 3, faults: AtomicU64::new(2), ..MemoryRemote::default() }, LONG);
     let ids: Vec<ObjectId> = (0..10_u32).map(|number| bench.remote.insert(number.to_le_bytes().to_vec())).collect();
-    let tickets: Vec<_> = ids.iter().map(|id| bench.hydrator.hydrate(want(*id), b"f", ME, &[])).collect();
+    let tickets: Vec<_> = ids.iter().map(|id| bench.hydrator.hydrate(want(*id), &me(), &[])).collect();
     for ticket in tickets {
         ticket.wait().await.expect("retried");
     }
@@ -41,8 +41,8 @@ async fn a_cut_is_retried_and_delivers_everything() {
 async fn a_missing_object_fails_alone() {
     let bench = bench(MemoryRemote::default(), LONG);
     let good = bench.remote.insert("good");
-    let missing = bench.hydrator.hydrate(want(ObjectId::from_bytes_or_panic(&[9; 20])), b"a", ME, &[]);
-    let present = bench.hydrator.hydrate(want(good), b"b", ME, &[]);
+    let missing = bench.hydrator.hydrate(want(ObjectId::from_bytes_or_panic(&[9; 20])), &me(), &[]);
+    let present = bench.hydrator.hydrate(want(good), &me(), &[]);
     assert_eq!(missing.wait().await.expect_err("no such object").kind, FailureKind::Missing);
     present.wait().await.expect("the other of the batch");
 }
@@ -52,11 +52,11 @@ async fn offline_is_prompt_and_passes() {
     let bench = bench(MemoryRemote::default(), LONG);
     let id = bench.remote.insert("later");
     bench.remote.unplugged.store(true, Ordering::SeqCst);
-    let error = bench.hydrator.hydrate(want(id), b"f", ME, &[]).wait().await.expect_err("unplugged");
+    let error = bench.hydrator.hydrate(want(id), &me(), &[]).wait().await.expect_err("unplugged");
     assert_eq!(error.kind, FailureKind::Offline);
     assert!(bench.hydrator.offline());
     bench.remote.unplugged.store(false, Ordering::SeqCst);
-    bench.hydrator.hydrate(want(id), b"f", ME, &[]).wait().await.expect("plugged in again");
+    bench.hydrator.hydrate(want(id), &me(), &[]).wait().await.expect("plugged in again");
     assert!(!bench.hydrator.offline());
 }
 
@@ -66,7 +66,7 @@ async fn a_silent_remote_is_offline_within_the_time_out() {
     let bench = bench(MemoryRemote { delay, ..MemoryRemote::default() }, Duration::from_millis(200));
     let id = bench.remote.insert("slow");
     let begun = Instant::now();
-    let error = bench.hydrator.hydrate(want(id), b"f", ME, &[]).wait().await.expect_err("silent");
+    let error = bench.hydrator.hydrate(want(id), &me(), &[]).wait().await.expect_err("silent");
     assert_eq!(error.kind, FailureKind::Offline);
     assert!(begun.elapsed() < delay);
     assert!(bench.hydrator.waiting().is_empty(), "a reader that gave up waits no more");
@@ -80,7 +80,7 @@ async fn large_blobs_and_sizes() {
     bench.hydrator.sizes(vec![id], None).await.expect("offered");
     assert_eq!(bench.store.sizes(&[id]).expect("store"), [Some(data.len() as u64)]);
     assert!(!bench.store.contains(&id).expect("store"));
-    assert!(matches!(bench.hydrator.hydrate(want(id), b"f", ME, &[]).wait().await, Ok(Landed::Stored)));
+    assert!(matches!(bench.hydrator.hydrate(want(id), &me(), &[]).wait().await, Ok(Landed::Stored)));
     assert_eq!(bench.store.read_at(&id, 5 << 20, 10).expect("store").as_deref(), Some(&data[5 << 20..(5 << 20) + 10]));
 }
 
@@ -88,7 +88,7 @@ async fn large_blobs_and_sizes() {
 async fn closing_tells_waiters_and_ends_threads() {
     let bench = bench(MemoryRemote { delay: Duration::from_millis(300), ..MemoryRemote::default() }, LONG);
     let id = bench.remote.insert("x");
-    let ticket = bench.hydrator.hydrate(want(id), b"f", ME, &[]);
+    let ticket = bench.hydrator.hydrate(want(id), &me(), &[]);
     drop(bench);
     assert!(soon("a waiter is told", ticket.wait()).await.is_err());
 }
@@ -104,7 +104,7 @@ async fn a_remote_that_wants_a_pause_gets_it() {
     let pause = Duration::from_millis(300);
     bench.watched.refusals.lock().push_back(busy(pause));
     let begun = Instant::now();
-    soon("a read", bench.hydrator.hydrate(want(id), b"f", ME, &[]).wait()).await.expect("asked again");
+    soon("a read", bench.hydrator.hydrate(want(id), &me(), &[]).wait()).await.expect("asked again");
     assert!(begun.elapsed() >= pause, "asked again after {:?}", begun.elapsed());
     assert_eq!(bench.watched.requests().len(), 2);
 }
@@ -115,7 +115,7 @@ async fn nobody_waits_for_a_pause_longer_than_the_time_out() {
     let id = bench.remote.insert("x");
     bench.watched.refusals.lock().push_back(busy(Duration::from_secs(3)));
     let begun = Instant::now();
-    let error = bench.hydrator.hydrate(want(id), b"f", ME, &[]).wait().await.expect_err("it is as good as gone");
+    let error = bench.hydrator.hydrate(want(id), &me(), &[]).wait().await.expect_err("it is as good as gone");
     assert_eq!(error.kind, FailureKind::Transient);
     assert!(begun.elapsed() < Duration::from_secs(1), "told after {:?}", begun.elapsed());
     assert!(bench.hydrator.offline());
@@ -126,7 +126,7 @@ async fn retries_are_bounded() {
     let settings = HydrateSettings { retries: 2, ..HydrateSettings::default() };
     let bench = bench_with(MemoryRemote { faults: AtomicU64::new(100), ..MemoryRemote::default() }, settings);
     let id = bench.remote.insert("x");
-    let error = soon("a read", bench.hydrator.hydrate(want(id), b"f", ME, &[]).wait()).await.expect_err("always cut");
+    let error = soon("a read", bench.hydrator.hydrate(want(id), &me(), &[]).wait()).await.expect_err("always cut");
     assert_eq!(error.kind, FailureKind::Transient);
     assert_eq!(bench.watched.requests().len(), 3);
 }
@@ -137,12 +137,12 @@ async fn idle_means_that_all_is_stored() {
     soon("a hydrator without work is idle", bench.hydrator.idle()).await;
     let ids: Vec<ObjectId> = (0..50_u32).map(|number| bench.remote.insert(number.to_le_bytes().to_vec())).collect();
     bench.watched.hold(Hold::Reads, 0);
-    let ticket = bench.hydrator.hydrate(want(ids[0]), b"f", ME, &[]);
+    let ticket = bench.hydrator.hydrate(want(ids[0]), &me(), &[]);
     bench.watched.held(1).await;
     let early = tokio::time::timeout(Duration::from_millis(50), bench.hydrator.idle()).await;
     assert!(early.is_err(), "idle while a request is under way");
     bench.watched.hold(Hold::None, 0);
-    let others: Vec<_> = ids[1..].iter().map(|id| bench.hydrator.hydrate(want(*id), b"f", ME, &[])).collect();
+    let others: Vec<_> = ids[1..].iter().map(|id| bench.hydrator.hydrate(want(*id), &me(), &[])).collect();
     soon("idle", bench.hydrator.idle()).await;
     assert!(bench.has(&ids));
     for ticket in others.into_iter().chain([ticket]) {
@@ -155,8 +155,8 @@ async fn idle_follows_failures_and_readers_that_left() {
     let bench = bench(MemoryRemote::default(), LONG);
     let id = bench.remote.insert("x");
     bench.watched.hold(Hold::Reads, 0);
-    let stays = bench.hydrator.hydrate(want(ObjectId::from_bytes_or_panic(&[9; 20])), b"f", ME, &[]);
-    let leaves = bench.hydrator.hydrate(want(id), b"f", ME, &[]);
+    let stays = bench.hydrator.hydrate(want(ObjectId::from_bytes_or_panic(&[9; 20])), &me(), &[]);
+    let leaves = bench.hydrator.hydrate(want(id), &me(), &[]);
     bench.watched.hold(Hold::None, 0);
     drop(leaves);
     soon("idle", bench.hydrator.idle()).await;
@@ -170,12 +170,12 @@ async fn a_fault_of_ours_is_told_and_the_connection_serves_on() {
     let bench = bench_with(MemoryRemote { object_info: true, ..MemoryRemote::default() }, settings);
     let id = bench.remote.insert("x");
     bench.watched.panics.store(true, Ordering::SeqCst);
-    let ticket = bench.hydrator.hydrate(want(id), b"f", ME, &[]);
+    let ticket = bench.hydrator.hydrate(want(id), &me(), &[]);
     soon("idle", bench.hydrator.idle()).await;
     assert_eq!(ticket.wait().await.expect_err("a panic").kind, FailureKind::Local);
     bench.watched.panics.store(true, Ordering::SeqCst);
-    soon("sizes", bench.hydrator.sizes(vec![id], Some(b"f"))).await.expect_err("a panic");
-    soon("sizes", bench.hydrator.sizes(vec![id], Some(b"f"))).await.expect("asked again");
-    soon("a read", bench.hydrator.hydrate(want(id), b"f", ME, &[]).wait()).await.expect("fetched");
+    soon("sizes", bench.hydrator.sizes(vec![id], Some(&me()))).await.expect_err("a panic");
+    soon("sizes", bench.hydrator.sizes(vec![id], Some(&me()))).await.expect("asked again");
+    soon("a read", bench.hydrator.hydrate(want(id), &me(), &[]).wait()).await.expect("fetched");
     assert!(bench.hydrator.waiting().is_empty());
 }

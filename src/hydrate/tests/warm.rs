@@ -10,10 +10,10 @@ use super::super::memory::MemoryRemote;
 use super::super::remote::Extent;
 use super::super::walk::Everything;
 use super::super::{FailureKind, HydrateSettings, RemoteError, WarmPlan, WarmProgress};
-use super::{Bench, Hold, LONG, ME, bench, bench_with, blobs, files, plant, soon, spread, want};
+use super::{Bench, Hold, LONG, bench, bench_with, blobs, files, me, plant, soon, spread, want};
 
 fn plan(root: ObjectId, max_blob_bytes: Option<u64>) -> WarmPlan {
-    WarmPlan { root, select: Arc::new(|| Box::new(Everything)), max_blob_bytes, label: Arc::from(&b"all"[..]) }
+    WarmPlan { root, select: Arc::new(|| Box::new(Everything)), max_blob_bytes, cause: me() }
 }
 
 /// Warms all of `root`; what it counted, and how it ended.
@@ -249,7 +249,7 @@ async fn a_read_does_not_wait_for_a_warm() {
     let missing: Vec<ObjectId> = missing.take(5).collect();
     assert_eq!(missing.len(), 5);
     for id in &missing {
-        let ticket = bench.hydrator.hydrate(want(*id), b"f", ME, &[]);
+        let ticket = bench.hydrator.hydrate(want(*id), &me(), &[]);
         soon("a read beside a warm", ticket.wait()).await.expect("by a request of its own");
     }
     assert!(!warming.is_finished());
@@ -328,7 +328,7 @@ async fn one_connection_serves_both_reads_and_warms() {
         }
     })
     .await;
-    soon("a read", bench.hydrator.hydrate(want(other), b"f", ME, &[]).wait()).await.expect("fetched");
+    soon("a read", bench.hydrator.hydrate(want(other), &me(), &[]).wait()).await.expect("fetched");
     assert!(!warming.is_finished(), "a read goes between two batches");
     end(warming).await.expect("warmed");
     assert!(bench.has(&blobs(&files)));
@@ -343,7 +343,7 @@ async fn a_warm_larger_than_what_may_be_in_flight_goes_when_it_is_alone() {
     bench.learn_trees();
     let other = bench.remote.insert("not part of it");
     bench.watched.hold(Hold::Reads, 0);
-    let ticket = bench.hydrator.hydrate(want(other), b"f", ME, &[]);
+    let ticket = bench.hydrator.hydrate(want(other), &me(), &[]);
     bench.watched.held(1).await;
     let warming = begin(&bench, root);
     tokio::time::sleep(Duration::from_millis(50)).await;
