@@ -1,9 +1,12 @@
 //! What the store knows of the workspaces while no daemon runs.
 
+use std::time::Duration;
+
 use crate::config::Config;
 use crate::daemon::mounting::is_stale;
 use crate::daemon::protocol::{Failure, WorkspaceStatus};
 use crate::daemon::status;
+use crate::index::census::Census;
 use crate::store::{Store, StoreError, Workspace, WorkspaceState, patiently};
 
 /// Opens the store for reading, once whoever died lets go of it.
@@ -32,9 +35,11 @@ pub(super) fn workspaces(config: &Config) -> Result<Vec<WorkspaceStatus>, Failur
         if let Some(current) = row.current
             && let Some(record) = store.generation(row.id, current)?
         {
+            let census = Census::new(&store, record.tree.0);
             // What a damaged store can't count is shown as not cached.
-            let counts = status::hydrated(&store, record.tree.0).unwrap_or_default();
-            (status.hydrated_objects, status.hydrated_bytes) = counts;
+            let _ = census.count(&store);
+            let here = census.here(Duration::ZERO);
+            (status.hydrated_objects, status.hydrated_bytes, status.counting) = (here.objects, here.bytes, !here.whole);
         }
         found.push(status);
     }

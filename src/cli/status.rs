@@ -177,7 +177,7 @@ pub(super) fn human(status: &WorkspaceStatus) -> String {
         ("commit", or_none(status.commit.as_deref())),
         ("generation", status.generation.map_or_else(|| "-".to_owned(), |number| number.to_string())),
         ("files", grouped(status.files)),
-        ("hydrated", format!("{} objects, {}", grouped(status.hydrated_objects), human_bytes(status.hydrated_bytes))),
+        ("hydrated", hydrated(status)),
         ("history", history::sentence(&status.history)),
         ("overlay", format!("{} entries", grouped(status.overlay_entries))),
         ("queue", format!("{} waiting, {} in flight", grouped(status.queue_depth), grouped(status.inflight_objects))),
@@ -186,6 +186,11 @@ pub(super) fn human(status: &WorkspaceStatus) -> String {
         ("last error", or_none(status.last_error.as_deref())),
         ("gitdir", status.gitdir.as_ref().map_or_else(|| "-".to_owned(), |dir| name(&dir.to_string_lossy()))),
     ])
+}
+
+fn hydrated(status: &WorkspaceStatus) -> String {
+    let counting = if status.counting { " so far: they are still being counted" } else { "" };
+    format!("{} objects, {}{counting}", grouped(status.hydrated_objects), human_bytes(status.hydrated_bytes))
 }
 
 fn offline(status: &WorkspaceStatus) -> &'static str {
@@ -225,6 +230,7 @@ pub(super) mod tests {
             files: 78_635,
             hydrated_objects: 12,
             hydrated_bytes: 3 << 20,
+            counting: false,
             overlay_entries: 0,
             queue_depth: 1,
             inflight_objects: 2,

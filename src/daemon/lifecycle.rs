@@ -174,6 +174,7 @@ impl Daemon {
     fn after_mount(self: &Arc<Self>, live: &Arc<Live>, warm: bool) {
         let Some(shown) = live.shown() else { return };
         self.watch_head(live);
+        self.count_ahead(live);
         if warm {
             self.warm_all_in_background(live);
         }
@@ -338,6 +339,7 @@ impl Daemon {
         }
         self.resume_warms(&live);
         self.start_history(&live, Vec::new());
+        self.count_ahead(&live);
         self.name_blobs(&live);
         tracing::info!(workspace = row.name, path = %row.path.display(), "mounted again");
         if row.state == WorkspaceState::Preparing {

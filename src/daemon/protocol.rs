@@ -636,6 +636,9 @@ pub struct WorkspaceStatus {
     pub hydrated_objects: u64,
     /// Their raw bytes.
     pub hydrated_bytes: u64,
+    /// Whether these two are still being counted, and are what was seen so far.
+    #[serde(default)]
+    pub counting: bool,
     /// Local changes.
     pub overlay_entries: u64,
     /// Wants waiting for a connection.

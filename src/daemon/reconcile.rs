@@ -101,6 +101,7 @@ impl Daemon {
             live.open(Shown { view: View::new(self.store.clone(), record), converter, ..Shown::clone(&before) });
             Ok((moved, converts))
         })?;
+        self.count_ahead(live);
         if let Err(failure) = self.rename_blobs(live, before.view.generation().tree.0, commit.tree) {
             tracing::warn!("names of blobs: {failure}");
         }

@@ -10,12 +10,22 @@ use super::workspace::Live;
 use super::{Daemon, worktree};
 use crate::git::fsmonitor::Token;
 use crate::hydrate::{Awaited, Hydrator, Place};
+use crate::index::census::Census;
 use crate::index::overlay::changes::{Changed, Point};
 use crate::index::{IndexError, walk};
 use crate::store::{Repository, Store, StoreError, Workspace, WorkspaceState};
 
 /// Longest wait for the store before what is in it is counted.
 pub(super) const SETTLE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Workspaces of more files are counted when they are mounted, and those of fewer when somebody asks: in a third of a second.
+const COUNTED_AHEAD: u64 = 200_000;
+
+/// Longest wait for the count of the latter, on a slow machine.
+const COUNTING_LIMIT: Duration = Duration::from_secs(20);
+
+/// Longest wait for the count of the former: whoever asks is told that it goes on.
+const BRIEFLY: Duration = Duration::from_millis(50);
 
 impl Daemon {
     /// Every workspace that is known, mounted or not, by name; without counting what is cached.
@@ -75,8 +85,10 @@ impl Daemon {
             shown.hydrator.settle(SETTLE_LIMIT);
             self.settle(live)?;
             status.overlay_entries = shown.overlay.count(&shown.view, live.fs().inodes())?;
-            (status.hydrated_objects, status.hydrated_bytes) =
-                hydrated(&self.store, tree).map_err(|error| Failure::new(FailureClass::Other, error.to_string()))?;
+            let limit = if status.files > COUNTED_AHEAD { BRIEFLY } else { COUNTING_LIMIT };
+            let here = self.census(live, tree).here(limit);
+            (status.hydrated_objects, status.hydrated_bytes) = (here.objects, here.bytes);
+            status.counting = !here.whole;
             let (queued, sent) = shown.hydrator.backlog();
             status.queue_depth = queued as u64;
             status.inflight_objects = sent as u64;
@@ -84,6 +96,29 @@ impl Daemon {
             status.last_error = status.last_error.or_else(|| shown.hydrator.last_error().map(|error| error.message));
         }
         Ok(status)
+    }
+
+    /// What of `tree`, which `live` shows, is in the cache. Counting begins when it is asked for first.
+    pub(super) fn census(&self, live: &Live, tree: gix::ObjectId) -> Arc<Census> {
+        let census = live.census(&self.store, tree);
+        if census.begin() {
+            let (counted, store) = (Arc::clone(&census), self.store.clone());
+            self.runtime.spawn_blocking(move || {
+                if let Err(error) = counted.count(&store) {
+                    tracing::warn!("counting what is cached: {error}");
+                }
+            });
+        }
+        census
+    }
+
+    /// Begins to count what is cached of a workspace that is too large to be counted while somebody waits.
+    pub(super) fn count_ahead(&self, live: &Live) {
+        if let Some(generation) = live.shown().map(|shown| shown.view.generation().clone())
+            && generation.files > COUNTED_AHEAD
+        {
+            drop(self.census(live, generation.tree.0));
+        }
     }
 
     /// Everyone who waits for an object.
@@ -195,6 +230,7 @@ pub fn describe(store: &Store, row: &Workspace, repositories: &[Repository]) -> 
         files: generation.as_ref().map_or(0, |generation| generation.files),
         hydrated_objects: 0,
         hydrated_bytes: 0,
+        counting: false,
         overlay_entries: 0,
         queue_depth: 0,
         inflight_objects: 0,
@@ -211,22 +247,6 @@ pub fn describe(store: &Store, row: &Workspace, repositories: &[Repository]) -> 
 fn short_name(reference: &str) -> String {
     let prefixes = ["refs/heads/", "refs/tags/", "refs/"];
     prefixes.iter().find_map(|prefix| reference.strip_prefix(prefix)).unwrap_or(reference).to_owned()
-}
-
-/// Distinct blobs below `tree` that are in the store, and their raw bytes.
-pub fn hydrated(store: &Store, tree: gix::ObjectId) -> Result<(u64, u64), IndexError> {
-    let mut seen: HashSet<gix::ObjectId> = HashSet::new();
-    let mut counts = (0, 0);
-    walk::distinct(store, tree, |listing| {
-        let blobs = listing.iter().filter(|entry| entry.kind.is_blob()).map(|entry| entry.id);
-        let fresh: Vec<gix::ObjectId> = blobs.filter(|id| seen.insert(*id)).collect();
-        for size in store.stored_sizes(&fresh)?.into_iter().flatten() {
-            counts.0 += 1;
-            counts.1 += size;
-        }
-        Ok::<(), IndexError>(())
-    })?;
-    Ok(counts)
 }
 
 /// Distinct blobs below `tree` whose size is not known.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use gix::ObjectId;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use super::mounting::{self, SOURCE_PREFIX};
 use super::protocol::{Failure, FailureClass, Progress};
 use crate::config::Settings;
+use crate::index::census::Census;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError, Workspace, WorkspaceState};
 use crate::vfs::fuse::{Forgetter, MountOptions, Mounted};
@@ -31,6 +33,8 @@ pub struct Live {
     cancelled: AtomicBool,
     /// Whether it was in the store before this mount was asked for.
     known: bool,
+    // What is cached of what it shows, once somebody asked. Guards it alone.
+    census: Mutex<Option<Arc<Census>>>,
     // The environment of who mounted it, for filter drivers. Guards it alone.
     environment: Mutex<Vec<(String, String)>>,
 }
@@ -48,6 +52,7 @@ impl Live {
             mounted: Mutex::new(None),
             progress: watch::channel(Progress::default()).0,
             cancelled: AtomicBool::new(false),
+            census: Mutex::default(),
             environment: Mutex::default(),
         })
     }
@@ -90,6 +95,15 @@ impl Live {
     /// Notes the environment of who mounts it.
     pub fn mounted_with(&self, environment: Vec<(String, String)>) {
         *self.environment.lock() = environment;
+    }
+
+    /// The census of `tree`, which it shows: the one there is, or a new one that is yet to be counted.
+    pub fn census(&self, store: &Store, tree: ObjectId) -> Arc<Census> {
+        let mut known = self.census.lock();
+        match known.as_ref().filter(|census| census.is_of(store, tree)) {
+            Some(census) => Arc::clone(census),
+            None => Arc::clone(known.insert(Census::new(store, tree))),
+        }
     }
 
     /// Its filesystem.

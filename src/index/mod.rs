@@ -5,6 +5,7 @@
 //! publishes a commit; [`overlay`] is what users changed on top; [`diff`] compares two trees; [`switching`] plans the way
 //! from one to the other; [`convert`] is the contract with checkout conversions; [`gc`] plans what goes.
 
+pub mod census;
 pub mod convert;
 pub mod diff;
 pub mod gc;

@@ -113,7 +113,10 @@ impl Store {
         let trees: usize = batch.trees.iter().map(|(_, listing)| listing.as_bytes().len()).sum();
         let bytes = batch.stored_bytes() + trees as u64 + 256 * batch.len() as u64;
         let wait = self.inner.make_room(wait, bytes)?;
-        self.inner.write("storing a batch", wait, bytes, |txn| write_batch(txn, batch))
+        self.inner.write("storing a batch", wait, bytes, |txn| write_batch(txn, batch))?;
+        let blobs: Vec<_> = batch.blobs.iter().map(|(id, encoded, _)| (*id, encoded.raw_size)).collect();
+        self.inner.tell(|watch| watch.arrived(&blobs));
+        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use gix::ObjectId;
 use parking_lot::{Mutex, RwLock};
@@ -30,6 +30,7 @@ use super::error::{Failure, StoreError, StoreErrorKind};
 use super::fetches::Fetches;
 use super::room::{MakeRoom, Room};
 use super::tree_sizes::Noted;
+use super::watch::Watch;
 use super::{large, schema};
 
 /// Commits until one is made durable: a crash loses at most that many batches of objects, which can be fetched again.
@@ -94,6 +95,8 @@ pub(super) struct Inner {
     pub(super) fetches: Mutex<Fetches>,
     /// Counts changes of what keeps objects.
     pub(super) roots: AtomicU64,
+    /// Who is told which blobs come and go. Never held together with another lock.
+    pub(super) watchers: Mutex<Vec<Weak<dyn Watch>>>,
     /// Who is asked before objects are stored.
     pub(super) room: OnceLock<Arc<dyn MakeRoom>>,
 }
@@ -139,6 +142,7 @@ impl Inner {
             access: Mutex::default(),
             tree_sizes: Mutex::default(),
             fetches: Mutex::default(),
+            watchers: Mutex::default(),
             roots: AtomicU64::new(0),
             room: OnceLock::new(),
         }

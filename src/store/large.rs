@@ -139,6 +139,7 @@ impl LargeBlob {
             added.add_to(&mut txn.open_table(COUNTERS)?)
         })?;
         self.finished = true;
+        self.inner.tell(|watch| watch.arrived(&[(id, self.expected)]));
         Ok(())
     }
 

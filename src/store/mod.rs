@@ -33,6 +33,7 @@ mod sweep;
 pub mod tree;
 mod tree_sizes;
 mod warmed;
+mod watch;
 
 #[cfg(test)]
 mod fault;
@@ -61,6 +62,7 @@ pub use stats::StoreStats;
 pub use sweep::{KeepSize, StoredBlob, Swept};
 pub use tree::{Entry, EntryKind, Listing, ListingError};
 pub use warmed::{Losses, Warmed, WarmedKey};
+pub use watch::Watch;
 
 /// redb's page cache by default: the rows of a 78k workspace and the chunks in use; the operating system's page cache
 /// holds the rest.

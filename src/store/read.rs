@@ -184,7 +184,7 @@ impl Store {
         let dropped = self.inner.write("dropping a damaged blob", Wait::Relaxed, 0, |txn| {
             let mut blobs = txn.open_table(BLOBS)?;
             if blobs.get(id.as_bytes())?.is_none_or(|row| row.value() != found) {
-                return Ok(());
+                return Ok(0);
             }
             blobs.remove(id.as_bytes())?;
             warmed::forget(txn)?;
@@ -195,10 +195,13 @@ impl Store {
                     chunks.remove(chunk)?;
                 }
             }
-            Totals::of_blob(head.as_ref()).take_from(&mut txn.open_table(COUNTERS)?)
+            let totals = Totals::of_blob(head.as_ref());
+            totals.take_from(&mut txn.open_table(COUNTERS)?)?;
+            Ok(totals.raw_bytes)
         });
-        if let Err(error) = dropped {
-            tracing::warn!(%error, %id, "a damaged blob stays in the store");
+        match dropped {
+            Ok(raw_size) => self.inner.tell(|watch| watch.left(&[(*id, raw_size)])),
+            Err(error) => tracing::warn!(%error, %id, "a damaged blob stays in the store"),
         }
     }
 

@@ -203,10 +203,11 @@ impl Store {
                 .collect();
             drop(used);
             let bytes = moving as u64 + 4096;
-            let (objects, stored_bytes) =
+            let (gone, stored_bytes) =
                 self.inner.write("taking blobs out", Wait::Relaxed, bytes, |txn| step.run(txn))?;
-            swept.objects += objects;
+            swept.objects += gone.len() as u64;
             swept.stored_bytes += stored_bytes;
+            self.inner.tell(|watch| watch.left(&gone));
         }
         Ok(swept)
     }
@@ -295,9 +296,9 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Returns how many blobs went, and their stored bytes.
-    fn run(self, txn: &WriteTransaction) -> Result<(u64, u64), Failure> {
-        let mut removed = Totals::default();
+    /// Returns which blobs went, with their raw sizes, and their stored bytes.
+    fn run(self, txn: &WriteTransaction) -> Result<(Vec<(ObjectId, u64)>, u64), Failure> {
+        let (mut removed, mut gone) = (Totals::default(), Vec::new());
         let mut spared: HashMap<u64, Vec<ObjectId>> = HashMap::new();
         {
             let mut blobs = txn.open_table(BLOBS)?;
@@ -331,6 +332,7 @@ impl Step<'_> {
                     }
                 }
                 removed.add_blob(&head);
+                gone.push((blob.id, head.raw_size));
             }
         }
         let mut moving = Moving::default();
@@ -343,7 +345,7 @@ impl Step<'_> {
         let mut counters = txn.open_table(COUNTERS)?;
         removed.take_from(&mut counters)?;
         taken.add_to(&mut counters)?;
-        Ok((removed.blobs, removed.stored_bytes))
+        Ok((gone, removed.stored_bytes))
     }
 }
 
