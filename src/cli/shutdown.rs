@@ -28,6 +28,12 @@ pub(super) fn run(_: Arguments, output: Output) -> Result<ExitCode, Failure> {
     let Some((_, pid)) = client.ping()? else {
         return output.done(&json!({ "stopped": false }), || "no daemon is running\n".to_owned());
     };
+    end(&client, pid)?;
+    output.done(&json!({ "stopped": true, "pid": pid }), || format!("the daemon, process {pid}, has ended\n"))
+}
+
+/// Ends the daemon, which is process `pid`.
+pub(super) fn end(client: &Client, pid: u32) -> Result<(), Failure> {
     match client.ask(Request::Shutdown)? {
         Answer::Ok => {}
         other => return Err(unexpected(&other)),
@@ -42,7 +48,7 @@ pub(super) fn run(_: Arguments, output: Output) -> Result<ExitCode, Failure> {
         }
         thread::sleep(POLL);
     }
-    output.done(&json!({ "stopped": true, "pid": pid }), || format!("the daemon, process {pid}, has ended\n"))
+    Ok(())
 }
 
 /// Whether the process still holds anything; one that only waits to be collected does not.

@@ -18,6 +18,7 @@ impl From<StoreError> for Failure {
             StoreErrorKind::Newer => {
                 (FailureClass::Refused, "use the newer larder that wrote it, or another LARDER_HOME")
             }
+            StoreErrorKind::Older => (FailureClass::Other, "`larder daemon` starts one, which brings it up to date"),
             StoreErrorKind::Corrupt => (FailureClass::Corrupt, "the cache can be fetched again: move the file away"),
             StoreErrorKind::Full => (FailureClass::Other, "make room on that disk"),
             StoreErrorKind::Io | StoreErrorKind::Poisoned => {

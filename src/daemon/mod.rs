@@ -32,6 +32,7 @@ pub mod prepare;
 pub mod protocol;
 mod prune;
 mod purge;
+pub mod reach;
 mod ready;
 pub mod reconcile;
 mod refresh;

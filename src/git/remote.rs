@@ -14,7 +14,7 @@ use super::nearby::Nearby;
 use super::pack::{self, Options, Spool};
 use super::protocol::packet::Wire;
 use super::protocol::{Capabilities, fetch, object_info, refs};
-use super::transport::Dial;
+use super::transport::{Dial, Keyring};
 use super::url::RepoUrl;
 use super::wanted::Wanted;
 use crate::hydrate::remote::{Abilities, Connection, Extent, FailureKind, Remote, RemoteError, Sink};
@@ -88,6 +88,33 @@ impl GitRemote {
     #[must_use]
     pub fn kept_offline(self, offline: bool) -> Self {
         Self { offline, ..self }
+    }
+
+    /// The same; what comes of credentials is not told to the helpers that gave them.
+    #[must_use]
+    pub fn looking_only(mut self) -> Self {
+        self.dial.keyring = std::sync::Arc::new(Keyring::silent());
+        self
+    }
+
+    /// Where the credentials in use came from; `None`: none are.
+    pub fn credentials(&self) -> Option<&'static str> {
+        self.dial.keyring.source()
+    }
+
+    /// The credential helpers that are configured, by name: what else their settings say may be secret.
+    pub fn credential_helpers(&self) -> Vec<String> {
+        let found = self.dial.environment.git_config(&["--get-regexp", r"^credential\.(.*\.)?helper$"]);
+        let mut helpers = Vec::new();
+        for entry in found.unwrap_or_default().split('\0').filter(|entry| !entry.is_empty()) {
+            // An empty one takes back those before it.
+            match entry.split_once('\n').map_or("", |(_, value)| value).split_whitespace().next() {
+                None => helpers.clear(),
+                Some(word) if word.starts_with('!') => helpers.push("a shell command".to_owned()),
+                Some(word) => helpers.push(word.to_owned()),
+            }
+        }
+        helpers
     }
 
     /// Opens a connection and reads the server's greeting.

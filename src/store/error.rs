@@ -11,6 +11,8 @@ pub enum StoreErrorKind {
     Busy,
     /// The file was written by a newer Larder.
     Newer,
+    /// The file was written by an older Larder and can't be brought up to date by who only reads.
+    Older,
     /// Bytes in the file are damaged, or it is no store at all.
     Corrupt,
     /// The disk or a quota is full. Later writes are tried again.
@@ -60,7 +62,7 @@ impl From<StoreError> for io::Error {
         let kind = match error.kind {
             StoreErrorKind::Full => Self::from(io::ErrorKind::StorageFull).kind(),
             StoreErrorKind::Busy => io::ErrorKind::ResourceBusy,
-            StoreErrorKind::Corrupt | StoreErrorKind::Newer => io::ErrorKind::InvalidData,
+            StoreErrorKind::Corrupt | StoreErrorKind::Newer | StoreErrorKind::Older => io::ErrorKind::InvalidData,
             StoreErrorKind::Io | StoreErrorKind::Poisoned => io::ErrorKind::Other,
         };
         Self::new(kind, error)

@@ -58,6 +58,7 @@ pub use record::{
 };
 pub use room::{MakeRoom, Room, Space};
 pub use row::FRAME_BYTES;
+pub use schema::current as schema_version;
 pub use stats::StoreStats;
 pub use sweep::{KeepSize, StoredBlob, Swept};
 pub use tree::{Entry, EntryKind, Listing, ListingError};

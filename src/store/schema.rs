@@ -120,9 +120,14 @@ pub(super) fn check(db: &impl ReadableDatabase, steps: &[Step]) -> Result<(), Fa
         let message = format!(
             "the store has schema {version}, this Larder needs {newest}: open it once for writing (start the daemon)"
         );
-        return Err(StoreError::corrupt(message).into());
+        return Err(StoreError::new(StoreErrorKind::Older, message).into());
     }
     Ok(())
+}
+
+/// The version this Larder writes.
+pub const fn current() -> u64 {
+    STEPS.len() as u64 + 1
 }
 
 fn newest(steps: &[Step]) -> u64 {

@@ -21,6 +21,7 @@ use fuser::{
 };
 use tokio::runtime::Handle;
 
+use super::abilities::{self, Ability};
 use super::attr::{Attr, kept, stamp_of, system_time};
 use super::caller::{CALLER, Caller};
 use super::errno::Errno;
@@ -41,6 +42,17 @@ const NOT: Duration = Duration::ZERO;
 
 /// Inode numbers are never given to other files, so one generation of them serves.
 const GENERATION: Generation = Generation(0);
+
+/// What is asked of the kernel, and how it is called where people read it.
+const ABILITIES: &[(InitFlags, Ability)] = &[
+    (InitFlags::FUSE_NO_OPEN_SUPPORT, abilities::NO_OPEN),
+    (InitFlags::FUSE_NO_OPENDIR_SUPPORT, abilities::NO_OPENDIR),
+    (InitFlags::FUSE_PARALLEL_DIROPS, abilities::PARALLEL_DIROPS),
+    (InitFlags::FUSE_CACHE_SYMLINKS, abilities::CACHE_SYMLINKS),
+    (InitFlags::FUSE_DO_READDIRPLUS.union(InitFlags::FUSE_READDIRPLUS_AUTO), abilities::READDIRPLUS),
+    // Otherwise the kernel asks for `security.capability` before each write, not the first alone.
+    (InitFlags::FUSE_HANDLE_KILLPRIV_V2, abilities::KILLPRIV),
+];
 
 /// Where and how to mount.
 #[derive(Clone, Debug)]
@@ -167,15 +179,18 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let mut wanted = InitFlags::FUSE_NO_OPEN_SUPPORT
-            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
-            | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_CACHE_SYMLINKS;
-        if self.readdirplus {
-            wanted |= InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
+        let mut wanted = InitFlags::empty();
+        let mut lacking = Vec::new();
+        for (flag, ability) in ABILITIES {
+            if self.readdirplus || *ability != abilities::READDIRPLUS {
+                wanted |= *flag;
+            }
+            if !config.capabilities().contains(*flag) {
+                lacking.push(*ability);
+            }
         }
-        // Otherwise the kernel asks for `security.capability` before each write, not the first alone.
-        wanted |= InitFlags::FUSE_HANDLE_KILLPRIV_V2;
+        let version = config.kernel_abi();
+        abilities::note(abilities::Negotiated { version: (version.0, version.1), lacking });
         // What an older kernel can't do only makes it slower.
         let _ = config.add_capabilities(wanted & config.capabilities());
         // Read-ahead of large files may keep both session threads busy; more only queues.

@@ -8,6 +8,7 @@
 //!
 //! No operation waits: what needs the network comes back as a future.
 
+pub mod abilities;
 mod ahead;
 pub mod attr;
 mod caller;

@@ -8,6 +8,7 @@
 
 pub mod area;
 pub mod du;
+pub mod health;
 pub mod inspect;
 pub mod list;
 pub mod part;
@@ -40,6 +41,8 @@ pub enum Question {
     Top(top::TopRequest),
     /// The files of a workspace and how much of each is here, a page at a time.
     Area(area::AreaRequest),
+    /// What `larder doctor` looks at.
+    Health(health::HealthRequest),
 }
 
 /// An answer.
@@ -60,6 +63,8 @@ pub enum Finding {
     Top(Box<top::TopReport>),
     /// To [`Question::Area`].
     Area(Box<area::AreaReport>),
+    /// To [`Question::Health`].
+    Health(Box<health::HealthReport>),
 }
 
 /// Where facts come from.
@@ -83,6 +88,7 @@ pub fn answer(sources: &Sources<'_>, question: &Question) -> Result<Finding, Fai
         Question::Why(request) => Finding::Why(Box::new(why::answer(sources, request)?)),
         Question::Top(request) => Finding::Top(Box::new(top::answer(sources, request)?)),
         Question::Area(request) => Finding::Area(Box::new(area::answer(sources, request)?)),
+        Question::Health(request) => Finding::Health(Box::new(health::answer(sources, request)?)),
     })
 }
 

@@ -20,6 +20,8 @@ use crate::git::url::RepoUrl;
 pub(crate) struct Keyring {
     /// Never held while a helper runs.
     keys: Mutex<HashMap<String, Key>>,
+    /// Helpers are asked, and hear nothing of what came of it.
+    silent: bool,
 }
 
 /// A value of the `Authorization` header, and what the helper needs to hear about it.
@@ -32,6 +34,18 @@ pub(super) struct Key {
 }
 
 impl Keyring {
+    /// One that has no helper store or forget anything.
+    pub(crate) fn silent() -> Self {
+        Self { silent: true, ..Self::default() }
+    }
+
+    /// Where the credentials in use came from; `None`: there are none.
+    pub(crate) fn source(&self) -> Option<&'static str> {
+        let keys = self.keys.lock();
+        let key = keys.values().next()?;
+        Some(if key.description.is_empty() { "~/.netrc" } else { "Git's credential helper" })
+    }
+
     /// The credentials for `url`, without asking anybody.
     pub(super) fn known(&self, url: &Url, given: &RepoUrl, environment: &Environment) -> Option<Key> {
         let origin = origin(url);
@@ -93,24 +107,24 @@ impl Keyring {
             return;
         }
         self.keys.lock().insert(origin(url), Key { approved: true, ..key.clone() });
-        tell("approve", key, environment);
+        self.tell("approve", key, environment);
     }
 
     /// The server refused `key`: it is forgotten, here and by the helper.
     pub(super) fn reject(&self, url: &Url, key: &Key, environment: &Environment) {
         self.keys.lock().remove(&origin(url));
-        tell("reject", key, environment);
+        self.tell("reject", key, environment);
     }
-}
 
-fn tell(verdict: &str, key: &Key, environment: &Environment) {
-    if key.description.is_empty() {
-        return;
-    }
-    let mut command = environment.git();
-    command.args(["credential", verdict]);
-    if environment.run(command, &key.description).is_err() {
-        tracing::debug!("git credential {verdict} did not run");
+    fn tell(&self, verdict: &str, key: &Key, environment: &Environment) {
+        if key.description.is_empty() || self.silent {
+            return;
+        }
+        let mut command = environment.git();
+        command.args(["credential", verdict]);
+        if environment.run(command, &key.description).is_err() {
+            tracing::debug!("git credential {verdict} did not run");
+        }
     }
 }
 
