@@ -23,6 +23,8 @@ pub struct MountEntry {
     pub path: PathBuf,
     /// The source: [`SOURCE_PREFIX`] and the workspace's name.
     pub source: String,
+    /// The number of its connection: that of its device.
+    pub connection: u32,
 }
 
 /// Larder's mounts in the mount table, of all daemons.
@@ -40,7 +42,9 @@ fn parse(table: &[u8]) -> Vec<MountEntry> {
             let source = String::from_utf8_lossy(&unescape(source)).into_owned();
             let ours = kind.starts_with(b"fuse") && source.starts_with(SOURCE_PREFIX);
             let path = PathBuf::from(OsString::from_vec(unescape(fields.get(4)?)));
-            ours.then_some(MountEntry { path, source })
+            let device = std::str::from_utf8(fields.get(2)?).ok()?;
+            let connection = device.split_once(':')?.1.parse().ok()?;
+            ours.then_some(MountEntry { path, source, connection })
         })
         .collect()
 }
@@ -193,7 +197,7 @@ mod tests {
     fn reads_the_mount_table() {
         let table = b"36 35 0:51 / /mnt/a\\040b rw,nosuid shared:1 - fuse larder:w ro,user_id=0\n\
             37 35 8:1 / /home rw - ext4 /dev/sda1 rw\n38 1 0:9 / /x rw - fuse sshfs rw\n";
-        assert_eq!(parse(table), [MountEntry { path: "/mnt/a b".into(), source: "larder:w".into() }]);
+        assert_eq!(parse(table), [MountEntry { path: "/mnt/a b".into(), source: "larder:w".into(), connection: 51 }]);
     }
 
     #[test]

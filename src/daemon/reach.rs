@@ -161,7 +161,7 @@ mod tests {
     fn a_listener_that_says_nothing_is_given_up() {
         let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback");
         let port = silent.local_addr().expect("bound").port();
-        let reaching = begin(asked(&format!("git://127.0.0.1:{port}/x")), Duration::from_secs(60));
+        let reaching = begin(asked(&format!("git://127.0.0.1:{port}/x")), Duration::from_mins(1));
         assert!(reaching.wait(Instant::now() + Duration::from_millis(100)).is_none());
     }
 

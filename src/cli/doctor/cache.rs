@@ -9,6 +9,7 @@ use super::finding::{Finding, Mend};
 use super::section::Section;
 use crate::cli::resting;
 use crate::config::Config;
+use crate::config::quantity::human_bytes;
 use crate::daemon::client::{Client, connect, unexpected};
 use crate::daemon::facts::health::{HealthReport, HealthRequest};
 use crate::daemon::facts::{self, Question, Sources};
@@ -26,6 +27,8 @@ pub(super) struct Cache {
     pub(super) pid: Option<u32>,
     /// The rows, when they could be read.
     pub(super) health: Option<HealthReport>,
+    /// There is none yet.
+    pub(super) absent: bool,
     pub(super) daemon: Finding,
     pub(super) store: Finding,
 }
@@ -62,20 +65,26 @@ pub(super) fn look(config: &Config) -> Cache {
                     "it may be busy: look again, or into its log",
                 ),
             };
-            Cache { pid: Some(pid), health: health.and_then(Result::ok), daemon: running(&version, pid), store }
+            Cache {
+                pid: Some(pid),
+                health: health.and_then(Result::ok),
+                absent: false,
+                daemon: running(&version, pid),
+                store,
+            }
         }
         Pulse::None => {
-            let (health, store) = at_rest(config);
+            let (health, absent, store) = at_rest(config);
             let daemon = Finding::ok("daemon", "none runs; `larder mount` starts it");
-            Cache { pid: None, health, daemon, store }
+            Cache { pid: None, absent, health, daemon, store }
         }
         Pulse::Silent(pid) => {
             let store = Finding::ok("store", "it is not looked at: the daemon that has it open does not answer");
-            Cache { pid, health: None, daemon: silent(pid), store }
+            Cache { pid, health: None, absent: false, daemon: silent(pid), store }
         }
         Pulse::Failed(failure) => {
             let store = Finding::ok("store", "it is not looked at: nobody knows whether a daemon has it open");
-            Cache { pid: None, health: None, daemon: Finding::failed("daemon", failure), store }
+            Cache { pid: None, health: None, absent: false, daemon: Finding::failed("daemon", failure), store }
         }
     }
 }
@@ -143,40 +152,37 @@ fn is_older(a: &str, b: &str) -> bool {
     numbers(a) < numbers(b)
 }
 
-fn at_rest(config: &Config) -> (Option<HealthReport>, Finding) {
+/// What the store tells, whether there is none, and how it is.
+fn at_rest(config: &Config) -> (Option<HealthReport>, bool, Finding) {
     let path = config.store_path.display();
-    match config.store_path.try_exists() {
-        Ok(true) => {}
-        Ok(false) => return (None, Finding::ok("store", format!("{path} is made at the first mount"))),
-        Err(error) => {
-            let finding = Finding::error("store", format!("{path}: {error}"), "check the permissions of its directory");
-            return (None, finding);
-        }
-    }
     let opened = Section::begin({
         let config = config.clone();
-        move || -> Result<HealthReport, Failure> {
+        move || -> Result<Option<HealthReport>, Failure> {
+            if matches!(config.store_path.try_exists(), Ok(false)) {
+                return Ok(None);
+            }
             let store = resting::open(&config).map_err(|error| cannot_open(&error))?;
             let sources = Sources { store: &store, config: &config, daemon: None };
             match facts::answer(&sources, &Question::Health(HealthRequest {}))? {
-                facts::Finding::Health(report) => Ok(*report),
+                facts::Finding::Health(report) => Ok(Some(*report)),
                 _ => Err(crate::cli::facts::mixed_up()),
             }
         }
     });
     match opened.by(Instant::now() + ASK) {
-        Some(Ok(health)) => {
-            let size = crate::config::quantity::human_bytes(health.file_bytes);
+        Some(Ok(None)) => (None, true, Finding::ok("store", format!("{path} is made at the first mount"))),
+        Some(Ok(Some(health))) => {
+            let size = human_bytes(health.file_bytes);
             let detail = format!(
                 "{path} opens: {} blobs and {} trees in {size}, schema {}",
                 health.blobs, health.trees, health.schema
             );
-            (Some(health), Finding::ok("store", detail))
+            (Some(health), false, Finding::ok("store", detail))
         }
-        Some(Err(failure)) => (None, not_opened(failure)),
+        Some(Err(failure)) => (None, false, not_opened(failure)),
         None => {
             let fix = "look whether its disk works (`dmesg`)";
-            (None, Finding::error("store", format!("{path} did not open within {} s", ASK.as_secs()), fix))
+            (None, false, Finding::error("store", format!("{path} did not open within {} s", ASK.as_secs()), fix))
         }
     }
 }

@@ -11,7 +11,7 @@ use super::machine;
 
 /// `CAP_SYS_ADMIN`, which mount(2) asks for (capabilities(7)).
 const SYS_ADMIN: u64 = 1 << 21;
-/// Ids that the first user namespace maps: all of them (user_namespaces(7)).
+/// Ids that the first user namespace maps: all of them (`user_namespaces(7)`).
 const ALL_IDS: u64 = u32::MAX as u64;
 const CONTAINER_FLAGS: &str = "--device /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor=unconfined";
 
@@ -34,7 +34,7 @@ struct Confinement {
     uid_map: Vec<(u64, u64, u64)>,
     /// What holds it, by name.
     container: Option<String>,
-    /// An AppArmor profile that is enforced.
+    /// A profile of `AppArmor` that is enforced.
     profile: Option<String>,
     /// `fusermount3` is installed set-user-id root.
     helper: bool,

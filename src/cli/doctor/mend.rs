@@ -57,7 +57,7 @@ fn carry_out(mend: &Mend, config: &Config) -> Result<String, String> {
                 return Err("its daemon answers now".to_owned());
             }
             mounting::unmount(path, true).map_err(|failure| failure.message)?;
-            Ok("taken down; the next daemon mounts it again, with all local changes".to_owned())
+            Ok("taken down; `larder daemon` mounts it again, with all local changes".to_owned())
         }
         Mend::RemoveSocket(path) => remove_socket(path, config),
         Mend::Close(path) => close(path),
@@ -92,8 +92,7 @@ fn close(path: &Path) -> Result<String, String> {
 }
 
 fn restart(pid: u32, config: &Config) -> Result<String, String> {
-    let mounts: Vec<PathBuf> = mounting::mounts().unwrap_or_default().into_iter().map(|entry| entry.path).collect();
-    if let Some((user, path)) = user_of(&mounts) {
+    if let Some((user, path)) = user_of(&mounts_of(pid)) {
         return Err(format!("process {user} uses {}", path.display()));
     }
     let client = Client::at(config.socket.clone());
@@ -104,6 +103,23 @@ fn restart(pid: u32, config: &Config) -> Result<String, String> {
     shutdown::end(&client, pid).map_err(|failure| failure.message)?;
     Client::start(config).map_err(|failure| failure.message)?;
     Ok(format!("process {pid} was ended"))
+}
+
+/// The mounts that process `pid` serves; where the kernel does not tell, all of Larder's.
+fn mounts_of(pid: u32) -> Vec<PathBuf> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let open = fs::read_dir(process.join("fd")).into_iter().flatten().filter_map(|fd| Some(fd.ok()?.path()));
+    let devices = open.filter(|fd| fs::read_link(fd).is_ok_and(|device| device == Path::new("/dev/fuse")));
+    // Since Linux 6.9; before, nothing says which connection it is.
+    let connections: Option<Vec<u32>> = devices
+        .map(|fd| {
+            let told = fs::read_to_string(process.join("fdinfo").join(fd.file_name()?)).ok()?;
+            told.lines().find_map(|line| line.strip_prefix("fuse_connection:")?.trim().parse().ok())
+        })
+        .collect();
+    let served = |connection| connections.as_ref().is_none_or(|known| known.contains(&connection));
+    let all = mounting::mounts().unwrap_or_default().into_iter();
+    all.filter(|entry| served(entry.connection)).map(|entry| entry.path).collect()
 }
 
 /// A process that has its directory, its program, an open file or a mapped one in one of `mounts`. Told by the kernel

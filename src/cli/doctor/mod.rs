@@ -97,9 +97,9 @@ fn look(wanted: Option<&str>) -> Result<(Vec<Finding>, Config), Failure> {
     let until = begun + LIMIT;
     let machine = Section::begin(|| [machine::findings(), confinement::findings(), surroundings::findings()].concat());
     let (config, broken) = configuration(begun + READ_SETTINGS)?;
-    let Cache { pid, health: whole, daemon, store } = cache::look(&config);
+    let Cache { pid, health: whole, absent, daemon, store } = cache::look(&config);
     let known = whole.clone().unwrap_or_default();
-    let (workspaces, repositories) = chosen(wanted, &config, whole.as_ref())?;
+    let (workspaces, repositories) = chosen(wanted, absent, whole.as_ref())?;
 
     let limits = Section::begin(move || limits::findings(pid));
     let state = section(&config, state::findings);
@@ -161,13 +161,13 @@ fn configuration(until: Instant) -> Result<(Config, Option<ConfigError>), Failur
 /// The workspaces and repositories that are to be looked at.
 fn chosen(
     wanted: Option<&str>,
-    config: &Config,
+    absent: bool,
     known: Option<&HealthReport>,
 ) -> Result<(Vec<HealthWorkspace>, Vec<HealthRepository>), Failure> {
     let (Some(wanted), Some(known)) = (wanted, known) else {
         return match (wanted, known) {
             (_, Some(known)) => Ok((known.workspaces.clone(), known.repositories.clone())),
-            (Some(wanted), None) if !config.store_path.exists() => Err(target::unknown(wanted)),
+            (Some(wanted), None) if absent => Err(target::unknown(wanted)),
             _ => Ok((Vec::new(), Vec::new())),
         };
     };

@@ -72,7 +72,7 @@ fn judge(path: &Path, answer: Option<Result<(), Errno>>, known: &[HealthWorkspac
     match answer {
         Some(Err(Errno::NOTCONN | Errno::CONNABORTED)) if ours => {
             let detail = "its daemon is gone: every access fails with `Transport endpoint is not connected`";
-            let fix = "the next `larder mount` or `larder daemon` mounts it again; this takes it down";
+            let fix = "`larder daemon` mounts it again, with all local changes; or take it down";
             Some(Finding::error(name, detail, fix).run(command).mended_by(Mend::Unmount(path.to_owned())))
         }
         Some(Err(Errno::NOTCONN | Errno::CONNABORTED)) => {

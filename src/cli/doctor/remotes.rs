@@ -112,10 +112,8 @@ fn judge_able(repository: &HealthRepository, able: &Able, settings: &Settings) -
         parts.push(format!("takes the credentials of {source}"));
     }
     parts.push(if able.filter { "filter" } else { "no filter" }.to_owned());
-    parts.push(match able.object_info {
-        true => "object-info".to_owned(),
-        false => "no object-info (sizes are learned by fetching files)".to_owned(),
-    });
+    let sizes = if able.object_info { "object-info" } else { "no object-info (sizes are learned by fetching files)" };
+    parts.push(sizes.to_owned());
     parts.push(match &able.any_object {
         Some(Ok(())) => "gives any object".to_owned(),
         Some(Err(why)) => format!("does not give an object by its id ({why})"),
@@ -192,10 +190,8 @@ fn judge_denied(name: String, address: &str, unable: &Unable) -> Finding {
     }
     let mut helpers = unable.helpers.clone();
     helpers.dedup();
-    let detail = match helpers.is_empty() {
-        true => message.clone(),
-        false => format!("{message}; helpers asked: {}", helpers.join(", ")),
-    };
+    let asked = if helpers.is_empty() { String::new() } else { format!("; helpers asked: {}", helpers.join(", ")) };
+    let detail = format!("{message}{asked}");
     Finding::error(name, detail, "renew the credentials; Git asks for them and gives them to the helper")
         .run(format!("git ls-remote {word}"))
 }
@@ -210,6 +206,8 @@ fn host_of(address: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use FailureKind as K;
+
     use super::super::finding::Severity;
     use super::*;
 
@@ -244,7 +242,6 @@ mod tests {
             )
         };
         let command = |finding: Finding| finding.command.unwrap_or_default();
-        use FailureKind as K;
         assert_eq!(of("git://h/x", K::Offline, "no route", &[]).severity, Severity::Warning);
         let asking = of("https://h/x", K::Denied, "asks for credentials and no helper has any", &[]);
         assert!(command(asking).starts_with("git config --global credential.helper cache && git ls-remote"));

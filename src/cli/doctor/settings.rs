@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(keys(alone), ["hydrate.warm_objects"]);
         assert_eq!(keys(|s| s.hydrate.inflight_objects = 512), ["hydrate.warm_objects"]);
         assert_eq!(keys(|s| s.hydrate.inflight_objects = 1), ["hydrate.warm_objects", "hydrate.batch_objects"]);
-        assert_eq!(keys(|s| s.hydrate.watchdog = Duration::from_secs(3600)), ["hydrate.watchdog"]);
+        assert_eq!(keys(|s| s.hydrate.watchdog = Duration::from_hours(1)), ["hydrate.watchdog"]);
         assert_eq!(keys(|s| s.hydrate.memory_bytes = 7 << 30), ["hydrate.memory_bytes"]);
         let never = |s: &mut Settings| (s.gc.interval, s.gc.grace) = (Duration::ZERO, Duration::ZERO);
         assert_eq!(keys(never), ["gc.interval", "gc.grace"]);

@@ -110,14 +110,17 @@ fn file_system(home: &Path) -> Finding {
     let asked = existing.clone();
     let shown = existing.display();
     match bounded(move || rustix::fs::statfs(&asked)) {
-        Some(Ok(found)) => {
-            judge_file_system(i64::from(found.f_type), &shown.to_string(), confinement::container().is_some())
-        }
+        Some(Ok(found)) => judge_file_system(magic_of(&found), &shown.to_string(), confinement::container().is_some()),
         Some(Err(error)) => Finding::warning(NAME, format!("{shown}: {error}"), "check the disk"),
         None => {
             Finding::error(NAME, format!("the one at {shown} does not answer"), "mount it anew, or set LARDER_HOME")
         }
     }
+}
+
+#[expect(clippy::useless_conversion, reason = "the number has another type on other machines")]
+fn magic_of(found: &rustix::fs::StatFs) -> i64 {
+    i64::from(found.f_type)
 }
 
 fn judge_file_system(magic: i64, shown: &str, contained: bool) -> Finding {
