@@ -197,6 +197,8 @@ fn credentials_are_tried_without_questions_and_never_shown() {
     let server = HttpServer::serve(&fixture.path("served"), &fixture.path("http"), &options);
     // The address itself brings them, and only the mount hears of it.
     fixture.mount(&server.url_with("ann:s3cret@", "source"), "m");
+    // The daemon's own history fetch would have helpers forget what is wrong.
+    fixture.ok(&["shutdown"]);
     let look = |severity: &str, detail: &str| {
         let (code, document) = doctor(&fixture, &["m"]);
         let row = assert_found(&document, &format!("remote {}", server.url("source")), severity, detail);

@@ -68,7 +68,10 @@ impl Confinement {
     fn mounting(&self) -> Finding {
         const NAME: &str = "permission to mount";
         if self.effective & SYS_ADMIN != 0 {
-            return Finding::ok(NAME, "this process has CAP_SYS_ADMIN");
+            // Whose the mount namespace is can't be read from /proc.
+            let only =
+                if self.is_namespaced() { ", which counts where the mount namespace is its own too" } else { "" };
+            return Finding::ok(NAME, format!("this process has CAP_SYS_ADMIN{only}"));
         }
         if self.root {
             let fix = format!("give it the capability; a container with `{CONTAINER_FLAGS}`");
