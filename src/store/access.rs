@@ -17,7 +17,7 @@ use super::{Store, tree_sizes};
 /// so of its age.
 const NOTED_MAX: usize = 128 << 10;
 
-const SECONDS_PER_HOUR: u64 = 3600;
+pub(super) const SECONDS_PER_HOUR: u64 = 3600;
 
 impl Store {
     /// Notes that an object was used now.

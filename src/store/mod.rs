@@ -20,6 +20,7 @@ mod fetches;
 pub mod git_tree;
 mod id_set;
 mod large;
+mod look;
 pub mod overlay;
 mod pack;
 mod read;
@@ -51,6 +52,7 @@ pub use fetches::{Fetch, FetchClass, Operation};
 pub use git_tree::{TreeError, listing_from_git, tree_bytes};
 pub use id_set::IdSet;
 pub use large::LargeBlob;
+pub use look::{Glance, IdPrefix, Look, ObjectKind, TableSize};
 pub use read::BlobInfo;
 pub use record::{
     Depth, Generation, GenerationRecord, ObjectIdText, PendingWarm, Pin, Repository, RepositoryId, Switching,

@@ -243,7 +243,7 @@ fn missing(
 }
 
 /// Raw bytes `offset..offset + len` of a blob, cut at its end. `None`: damaged.
-fn read_range(
+pub(super) fn read_range(
     txn: &ReadTransaction,
     head: &BlobRow,
     row: &[u8],

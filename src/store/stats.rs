@@ -1,6 +1,6 @@
 //! Running totals, kept in the same transactions as what they count.
 
-use redb::Table;
+use redb::{ReadableTable, Table};
 
 use super::Store;
 use super::error::{Failure, StoreError};
@@ -32,17 +32,22 @@ impl Store {
     /// Counts over the whole store; costs four look-ups, however much there is.
     pub fn stats(&self) -> Result<StoreStats, StoreError> {
         let file_bytes = self.inner.file_bytes()?;
-        self.inner.read("reading the store's totals", |txn| {
-            let counters = txn.open_table(COUNTERS)?;
-            Ok(StoreStats {
-                blobs: counter(&counters, BLOBS)?,
-                raw_bytes: counter(&counters, RAW_BYTES)?,
-                stored_bytes: counter(&counters, STORED_BYTES)?,
-                trees: counter(&counters, TREES)?,
-                file_bytes,
-            })
-        })
+        self.inner.read("reading the store's totals", |txn| totals(&txn.open_table(COUNTERS)?, file_bytes))
     }
+}
+
+/// The totals as they are in a transaction.
+pub(super) fn totals(
+    counters: &impl ReadableTable<&'static str, u64>,
+    file_bytes: u64,
+) -> Result<StoreStats, Failure> {
+    Ok(StoreStats {
+        blobs: counter(counters, BLOBS)?,
+        raw_bytes: counter(counters, RAW_BYTES)?,
+        stored_bytes: counter(counters, STORED_BYTES)?,
+        trees: counter(counters, TREES)?,
+        file_bytes,
+    })
 }
 
 /// What one transaction adds or takes away.

@@ -12,7 +12,7 @@
 use std::collections::{HashMap, HashSet};
 
 use gix::ObjectId;
-use redb::{ReadableTable, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
 use super::batch::NEXT_CHUNK;
 use super::db::Wait;
@@ -95,31 +95,7 @@ impl Store {
         let noted = self.inner.access.lock().clone();
         self.inner.read("looking through all blobs", |txn| {
             let mut found = Vec::new();
-            let (blobs, access) = (txn.open_table(BLOBS)?, txn.open_table(ACCESS)?);
-            let mut touched = access.iter()?;
-            let mut used = touched.next().transpose()?;
-            for row in blobs.iter()? {
-                let (id, row) = row?;
-                // Both tables are in the order of ids.
-                while used.as_ref().is_some_and(|(other, _)| other.value() < id.value()) {
-                    used = touched.next().transpose()?;
-                }
-                let Ok(key) = ObjectId::try_from(id.value()) else { continue };
-                let Some(head) = BlobRow::decode(&key, row.value()) else { continue };
-                let written =
-                    used.as_ref().filter(|(other, _)| other.value() == id.value()).map(|(_, hour)| hour.value());
-                let last_used = head.stored_hour.max(written.unwrap_or(0)).max(noted.get(&key).copied().unwrap_or(0));
-                let blob = StoredBlob {
-                    id: key,
-                    raw_size: head.raw_size,
-                    stored_size: head.stored_size,
-                    last_used,
-                    place: head.place,
-                };
-                if wanted(&blob) {
-                    found.push(blob);
-                }
-            }
+            each_blob(txn, &noted, &mut |blob| found.extend(blob.filter(&wanted)))?;
             Ok(found)
         })
     }
@@ -283,6 +259,34 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Gives `see` every blob in the order of ids; `None`: a row that is damaged. `noted`: uses that are not written yet.
+pub(super) fn each_blob(
+    txn: &ReadTransaction,
+    noted: &HashMap<ObjectId, u32>,
+    see: &mut dyn FnMut(Option<StoredBlob>),
+) -> Result<(), Failure> {
+    let (blobs, access) = (txn.open_table(BLOBS)?, txn.open_table(ACCESS)?);
+    let mut touched = access.iter()?;
+    let mut used = touched.next().transpose()?;
+    for row in blobs.iter()? {
+        let (id, row) = row?;
+        // Both tables are in the order of ids.
+        while used.as_ref().is_some_and(|(other, _)| other.value() < id.value()) {
+            used = touched.next().transpose()?;
+        }
+        let head = ObjectId::try_from(id.value()).ok().and_then(|id| Some((id, BlobRow::decode(&id, row.value())?)));
+        let written = used.as_ref().filter(|(other, _)| other.value() == id.value()).map(|(_, hour)| hour.value());
+        see(head.map(|(id, head)| StoredBlob {
+            id,
+            raw_size: head.raw_size,
+            stored_size: head.stored_size,
+            last_used: head.stored_hour.max(written.unwrap_or(0)).max(noted.get(&id).copied().unwrap_or(0)),
+            place: head.place,
+        }));
+    }
+    Ok(())
 }
 
 /// What one transaction takes out.

@@ -7,10 +7,13 @@
 //! asked for a page at a time.
 
 pub mod area;
+pub mod disk;
 pub mod du;
 pub mod health;
 pub mod inspect;
+mod ledger;
 pub mod list;
+pub mod names;
 pub mod part;
 pub mod place;
 pub mod top;

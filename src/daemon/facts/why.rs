@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::place::{self, Place};
+use super::place;
 use super::{PathText, Sources, within_a_line};
 use crate::daemon::protocol::{Failure, rfc3339_ms};
 use crate::store::{Fetch, FetchClass, Operation, WorkspaceId};
@@ -175,8 +175,8 @@ impl FetchRow {
 }
 
 pub(super) fn answer(sources: &Sources<'_>, request: &WhyRequest) -> Result<WhyReport, Failure> {
-    let place = request.target.as_deref().map(|target| place::find(sources, target)).transpose()?;
-    let names = place::names(sources)?;
+    let place = request.target.as_deref().map(|target| place::within(sources.store, target)).transpose()?;
+    let names = place::names(sources.store)?;
     let mut groups = Groups { depth: request.depth.clamp(1, 64), ..Groups::default() };
     let (mut rows, mut oldest) = (Vec::new(), None);
     let wanted = request.rows.min(ROWS_MAX);
@@ -185,7 +185,7 @@ pub(super) fn answer(sources: &Sources<'_>, request: &WhyRequest) -> Result<WhyR
             // They are in the order of their arrival, or nearly so.
             return false;
         }
-        if place.as_ref().is_none_or(|place| is_in(place, fetch)) {
+        if place.as_ref().is_none_or(|(row, path)| fetch.workspace == Some(row.id) && below(&fetch.path, path)) {
             oldest = Some(fetch.at_ms);
             groups.add(fetch);
             if rows.len() < wanted {
@@ -201,11 +201,6 @@ pub(super) fn answer(sources: &Sources<'_>, request: &WhyRequest) -> Result<WhyR
     report.lost = sources.store.fetches_lost();
     report.rows = within_a_line(rows);
     Ok(report)
-}
-
-/// Whether `fetch` was caused in `place`.
-fn is_in(place: &Place, fetch: &Fetch) -> bool {
-    fetch.workspace == Some(place.workspace.id) && below(&fetch.path, &place.path)
 }
 
 /// Whether `path` is `directory` or below it.

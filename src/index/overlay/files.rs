@@ -46,6 +46,11 @@ struct Open {
     old: HashMap<u64, Arc<File>>,
 }
 
+/// Where file `number` is among those in `directory`, if it has any byte.
+pub fn path(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{:02x}/{number}", number % SPREAD))
+}
+
 impl Files {
     /// The files in `directory`, which is made where it is missing.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
@@ -73,7 +78,7 @@ impl Files {
 
     /// Where file `number` is, if it has any byte.
     pub fn path(&self, number: u64) -> PathBuf {
-        self.directory.join(format!("{:02x}/{number}", number % SPREAD))
+        path(&self.directory, number)
     }
 
     /// The file `number`; `None`: nothing was ever written to it.

@@ -237,6 +237,11 @@ impl Overlay {
         self.state.read().node(ino)
     }
 
+    /// What `name` in `parent` was made to lead to; `None`: what the base says.
+    pub fn binding(&self, parent: Ino, name: &[u8]) -> Outcome<Option<Binding>> {
+        Ok(self.state.read().log.binding(parent.0, name)?)
+    }
+
     /// What `name` in `parent` leads to.
     pub fn find(&self, view: &View, ground: &dyn Ground, parent: Ino, name: &[u8]) -> Outcome<Found> {
         self.state.read().find(view, ground, parent, name)

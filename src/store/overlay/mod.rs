@@ -11,6 +11,7 @@
 mod fold;
 mod journal;
 mod memory;
+mod peek;
 pub mod record;
 mod wal;
 
@@ -32,6 +33,7 @@ use super::row::unseal;
 use super::schema::{NODES, OVERLAY};
 pub use fold::Fold;
 use memory::{Memory, Said};
+pub use peek::Peek;
 pub use record::{Binding, Change, Content, Folded, Name, Node, Stamp, Written};
 use wal::Wal;
 
