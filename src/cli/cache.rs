@@ -1,4 +1,4 @@
-//! `larder cache`: objects in the cache, and carrying them to a machine without a network.
+//! `larder cache`: objects in the cache (`objects.rs`), and carrying them to a machine without a network.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -8,12 +8,12 @@ use clap::{Args, Subcommand};
 
 use super::output::{Output, grouped, name};
 use super::progress::Display;
-use super::{client, config, mount, status, target, warm};
+use super::{client, config, mount, objects, status, target, warm};
 use crate::config::quantity::human_bytes;
 use crate::daemon::client::{Client, unexpected};
 use crate::daemon::protocol::{Answer, CarryReport, ExportRequest, Failure, Request};
 
-/// Carry a commit and its files to a machine without a network, in one file
+/// List and print objects in the cache, or carry a commit and its files to a machine without a network
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -22,6 +22,9 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    Ls(objects::Ls),
+    Cat(objects::Cat),
+
     /// Write what a workspace shows into one compressed file: its commit, all trees, and the files
     ///
     /// What is not in the cache is fetched first. Local changes are left out: commit them, or carry a patch. Until the
@@ -56,6 +59,8 @@ struct Import {
 
 pub(super) fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
     match arguments.action {
+        Action::Ls(arguments) => objects::ls(&arguments, output),
+        Action::Cat(arguments) => objects::cat(&arguments, output),
         Action::Export(arguments) => export(arguments, output),
         Action::Import(arguments) => import(&arguments, output),
     }

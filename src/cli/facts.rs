@@ -30,6 +30,14 @@ impl Desk {
         Ok(Self::Store(Box::new(config), store))
     }
 
+    /// The same for a question about `target`: where there is no cache there is no such workspace.
+    pub(super) fn of(config: Config, target: &str) -> Result<Self, Failure> {
+        if !config.store_path.exists() && Client::running(&config)?.is_none() {
+            return Err(target::unknown(target));
+        }
+        Self::open(config)
+    }
+
     /// Asks `question`.
     pub(super) fn ask(&self, question: Question) -> Result<Finding, Failure> {
         match self {

@@ -4,47 +4,55 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::Serialize;
 
+use super::facts::{Desk, mixed_up};
 use super::output::{Output, grouped};
-use super::{client, config, status, target};
+use super::{config, status};
 use crate::config::quantity::human_bytes;
-use crate::daemon::client::unexpected;
-use crate::daemon::protocol::{Answer, Failure, GenerationRow, Request};
+use crate::daemon::facts::generations::{GenerationsReport, GenerationsRequest};
+use crate::daemon::facts::{Finding, Question};
+use crate::daemon::protocol::Failure;
+
+const EXAMPLES: &str = "\
+Examples:
+  larder generations linux           what is kept of the workspace linux
+  larder generations . --quick       of the one this directory is in, at once";
 
 /// Show the generations of a workspace: what keeps each, and what dropping it would free
 ///
 /// A generation is a commit's tree that the workspace showed. Older ones stay as `generations.keep` and
 /// `generations.max_age` say, and can be looked at in a second mount: `larder mount REPO DIR --rev COMMIT --read-only`.
+/// To tell what dropping each would free, all trees are walked. Works without a daemon.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// A mount path or a workspace name
+    /// A path in a mount, a mount path or a workspace name
     target: String,
-}
 
-/// The document of `--json`.
-#[derive(Serialize)]
-struct Document<'a> {
-    rows: &'a [GenerationRow],
+    /// Do not tell what dropping each would free: answers at once, however much there is
+    #[arg(long)]
+    quick: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
-    let config = config()?;
-    let client = client(&config, || target::unknown(&arguments.target))?;
-    let request = |target| Request::Generations { target };
-    match target::call(&client, &arguments.target, request, &mut |_| ())? {
-        Answer::Generations(rows) => output.facts(&Document { rows: &rows }, || human(&rows)),
-        other => Err(unexpected(&other)),
+    let quick = arguments.quick;
+    let question = |target| Question::Generations(GenerationsRequest { target, quick });
+    match Desk::of(config()?, &arguments.target)?.ask_about(&arguments.target, question)? {
+        Finding::Generations(report) => output.facts(&*report, || human(&report)),
+        _ => Err(mixed_up()),
     }
 }
 
-fn human(rows: &[GenerationRow]) -> String {
+fn human(report: &GenerationsReport) -> String {
     let mut text = format!(
         "{:>10}  {:<12}  {:<20}  {:<8}  {:<8}  {}\n",
         "GENERATION", "COMMIT", "CREATED", "BY", "STATE", "DROPPING IT FREES"
     );
-    for row in rows {
-        let frees = format!("{} in {} objects", human_bytes(row.frees_bytes), grouped(row.frees_objects));
+    for row in &report.rows {
+        let frees = match (row.frees_bytes, row.frees_objects) {
+            (Some(bytes), Some(objects)) => format!("{} in {} objects", human_bytes(bytes), grouped(objects)),
+            _ => "not asked".to_owned(),
+        };
         let kept =
             if row.kept_by.is_empty() { String::new() } else { format!(" (kept by: {})", row.kept_by.join(", ")) };
         let _ = writeln!(
@@ -56,6 +64,9 @@ fn human(rows: &[GenerationRow]) -> String {
             row.origin,
             row.state
         );
+    }
+    if report.rows_left_out > 0 {
+        let _ = writeln!(text, "… and {} older ones", grouped(report.rows_left_out));
     }
     text
 }

@@ -24,6 +24,7 @@ mod list;
 mod man;
 mod metrics;
 mod mount;
+mod objects;
 mod output;
 mod pin;
 mod pins;

@@ -62,16 +62,19 @@ impl Output {
     }
 
     /// Prints `bytes` to standard output as they are.
-    #[expect(clippy::unused_self, reason = "whoever prints holds an Output")]
     pub(super) fn bytes(self, bytes: &[u8]) -> Result<ExitCode, Failure> {
+        // `| head` has seen enough.
+        self.part(bytes).map(|_| ExitCode::SUCCESS)
+    }
+
+    /// Prints a part of what is too long to be held at once. False: the reader has seen enough.
+    #[expect(clippy::unused_self, reason = "whoever prints holds an Output")]
+    pub(super) fn part(self, bytes: &[u8]) -> Result<bool, Failure> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Failure::new(FailureClass::Other, format!("cannot write to standard output: {error}"))
-                    .hint("check the disk or the program that reads it"))
-            }
-            // `| head` has seen enough.
-            _ => Ok(ExitCode::SUCCESS),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(unwritten(&error)),
+            Ok(()) => Ok(true),
         }
     }
 
@@ -94,6 +97,11 @@ impl Output {
         }
         exit_code(failure.class)
     }
+}
+
+fn unwritten(error: &io::Error) -> Failure {
+    Failure::new(FailureClass::Other, format!("cannot write to standard output: {error}"))
+        .hint("check the disk or the program that reads it")
 }
 
 /// A name for people: on a terminal with everything escaped that could steer it, else as it is.

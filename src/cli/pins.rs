@@ -3,49 +3,47 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::Serialize;
 
+use super::facts::{Desk, mixed_up};
 use super::output::{Output, grouped, name, table};
-use super::{config, status, target};
+use super::{config, status};
 use crate::config::quantity::human_bytes;
-use crate::daemon::client::{Client, unexpected};
-use crate::daemon::protocol::{Answer, Failure, PinRow, Request};
+use crate::daemon::facts::pins::{PinsReport, PinsRequest};
+use crate::daemon::facts::{Finding, Question};
+use crate::daemon::protocol::{Failure, PinRow};
+
+const EXAMPLES: &str = "\
+Examples:
+  larder pins                        all pins
+  larder pins linux                  those of the workspace linux
+  larder pins --json                 the same for scripts";
 
 /// List what is pinned: how much it is, and how much of it is in the cache
+///
+/// To count that, the trees of every pin are walked. Works without a daemon.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// A mount path or a workspace name [default: all workspaces]
+    /// A path in a mount, a mount path or a workspace name [default: all workspaces]
     target: Option<String>,
-}
-
-/// The document of `--json`.
-#[derive(Serialize)]
-struct Document<'a> {
-    rows: &'a [PinRow],
 }
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
     let config = config()?;
-    let client = match (Client::running(&config)?, &arguments.target) {
-        (Some(client), _) => client,
-        (None, _) if config.store_path.exists() => Client::start(&config)?,
-        (None, Some(target)) => return Err(target::unknown(target)),
-        (None, None) => return output.facts(&Document { rows: &[] }, || human(&[])),
+    let finding = match &arguments.target {
+        Some(target) => Desk::of(config, target)?
+            .ask_about(target, |target| Question::Pins(PinsRequest { target: Some(target) }))?,
+        // Where nothing was ever mounted nothing is pinned.
+        None if !config.store_path.exists() => Finding::Pins(Box::default()),
+        None => Desk::open(config)?.ask(Question::Pins(PinsRequest { target: None }))?,
     };
-    let answer = match &arguments.target {
-        Some(target) => {
-            let request = |target| Request::Pins { target: Some(target) };
-            target::call(&client, target, request, &mut |_| ())?
-        }
-        None => client.ask(Request::Pins { target: None })?,
-    };
-    match answer {
-        Answer::Pins(rows) => output.facts(&Document { rows: &rows }, || human(&rows)),
-        other => Err(unexpected(&other)),
+    match finding {
+        Finding::Pins(report) => output.facts(&*report, || human(&report)),
+        _ => Err(mixed_up()),
     }
 }
 
-fn human(rows: &[PinRow]) -> String {
+fn human(PinsReport { rows }: &PinsReport) -> String {
     if rows.is_empty() {
         return "nothing is pinned; `larder pin TARGET` pins what a workspace shows\n".to_owned();
     }
@@ -85,9 +83,9 @@ mod tests {
             stored_bytes: 1 << 20,
             complete: false,
         };
-        let text = human(&[row]);
+        let text = human(&PinsReport { rows: vec![row] });
         let line = "3    notes      0123456789ab  2026-01-02T03:04:05Z  1,100 of 1,200  3 MiB  1 MiB   incomplete  src :!*.png";
         assert_eq!(text.lines().nth(1), Some(line), "{text}");
-        assert!(human(&[]).contains("nothing is pinned"));
+        assert!(human(&PinsReport::default()).contains("nothing is pinned"));
     }
 }

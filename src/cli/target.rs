@@ -83,7 +83,7 @@ fn is_path(target: &str) -> bool {
 }
 
 /// `path` without `.` and `..`, by its words alone.
-fn plain(path: &Path) -> PathBuf {
+pub(super) fn plain(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for component in path.components() {
         match component {

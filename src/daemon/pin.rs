@@ -25,7 +25,7 @@ use crate::git::gitdir::{self, GitdirError};
 use crate::git::pathspec::Pathspecs;
 use crate::hydrate::walk::Walk;
 use crate::hydrate::{FailureKind, RemoteError};
-use crate::store::{EntryKind, GenerationRecord, ObjectIdText, Pin, Repository, Store, WorkspaceId};
+use crate::store::{EntryKind, GenerationRecord, ObjectIdText, Pin, Repository, Store};
 
 /// Pins of a store at most: each is walked by every collection.
 const PINS_MAX: usize = 1000;
@@ -242,47 +242,41 @@ impl Daemon {
                 pins.iter().filter(|pin| workspaces.contains(&pin.workspace)).map(|pin| pin.id).collect()
             }
         };
-        let gone = self.pin_rows(pins.into_iter().filter(|pin| numbers.contains(&pin.id)))?;
+        let gone = pin_rows(&self.store, pins.into_iter().filter(|pin| numbers.contains(&pin.id)))?;
         self.store.remove_pins(&numbers)?;
         Ok(Answer::Pins(gone))
     }
+}
 
-    /// `larder pins`: those of one workspace, or all, oldest first.
-    pub(super) fn pins(&self, target: Option<&str>) -> Result<Vec<PinRow>, Failure> {
-        let of: Option<WorkspaceId> = target.map(|target| self.known(target).map(|row| row.id)).transpose()?;
-        self.settle_all();
-        self.pin_rows(self.store.pins()?.into_iter().filter(|pin| of.is_none_or(|of| pin.workspace == of)))
+/// What `pins` select, and how much of it is here.
+pub(super) fn pin_rows(store: &Store, pins: impl Iterator<Item = Pin>) -> Result<Vec<PinRow>, Failure> {
+    let workspaces = store.workspaces()?;
+    let mut rows = Vec::new();
+    for pin in pins {
+        let name = workspaces.iter().find(|row| row.id == pin.workspace).map(|row| row.name.clone());
+        let mut row = PinRow {
+            number: pin.id,
+            workspace: name.unwrap_or_default(),
+            commit: pin.commit.0.to_string(),
+            created: rfc3339(pin.created),
+            ..PinRow::default()
+        };
+        let select = Box::new(Pathspecs::parse(&pin.pathspecs)?);
+        let walk = Walk::new(store.clone(), pin.tree.0, select, None);
+        let absent = walk.blobs(|ids| -> Result<(), Failure> {
+            row.objects += ids.len() as u64;
+            for (raw, stored) in store.kept_sizes(ids)?.into_iter().flatten() {
+                row.cached_objects += 1;
+                row.raw_bytes += raw;
+                row.stored_bytes += stored;
+            }
+            Ok(())
+        })?;
+        row.complete = absent == 0 && row.cached_objects == row.objects;
+        row.pathspecs = pin.pathspecs;
+        rows.push(row);
     }
-
-    fn pin_rows(&self, pins: impl Iterator<Item = Pin>) -> Result<Vec<PinRow>, Failure> {
-        let workspaces = self.store.workspaces()?;
-        let mut rows = Vec::new();
-        for pin in pins {
-            let name = workspaces.iter().find(|row| row.id == pin.workspace).map(|row| row.name.clone());
-            let mut row = PinRow {
-                number: pin.id,
-                workspace: name.unwrap_or_default(),
-                commit: pin.commit.0.to_string(),
-                created: rfc3339(pin.created),
-                ..PinRow::default()
-            };
-            let select = Box::new(Pathspecs::parse(&pin.pathspecs)?);
-            let walk = Walk::new(self.store.clone(), pin.tree.0, select, None);
-            let absent = walk.blobs(|ids| -> Result<(), Failure> {
-                row.objects += ids.len() as u64;
-                for (raw, stored) in self.store.kept_sizes(ids)?.into_iter().flatten() {
-                    row.cached_objects += 1;
-                    row.raw_bytes += raw;
-                    row.stored_bytes += stored;
-                }
-                Ok(())
-            })?;
-            row.complete = absent == 0 && row.cached_objects == row.objects;
-            row.pathspecs = pin.pathspecs;
-            rows.push(row);
-        }
-        Ok(rows)
-    }
+    Ok(rows)
 }
 
 /// Whether a word can be a revision at all; what begins with a colon is a pathspec's magic.

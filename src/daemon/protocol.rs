@@ -89,20 +89,10 @@ pub enum Request {
         /// The file, absolute.
         file: PathBuf,
     },
-    /// What generations a workspace has.
-    Generations {
-        /// A mount path or a workspace name.
-        target: String,
-    },
     /// Fetch what a commit's pathspecs select, and keep it.
     Pin(PinRequest),
     /// Keep it no longer. Answered by [`Answer::Pins`] with those that were taken away.
     Unpin(UnpinRequest),
-    /// What is pinned.
-    Pins {
-        /// A mount path or a workspace name; `None`: of all workspaces.
-        target: Option<String>,
-    },
     /// Something that only reads (`daemon/facts`).
     Facts(super::facts::Question),
     /// Check every stored byte.
@@ -518,10 +508,10 @@ pub struct GenerationRow {
     pub files: u64,
     /// What keeps it, in words.
     pub kept_by: Vec<String>,
-    /// Blobs in the cache that would go with it.
-    pub frees_objects: u64,
+    /// Blobs in the cache that would go with it; `None`: nobody asked for it.
+    pub frees_objects: Option<u64>,
     /// Their stored bytes.
-    pub frees_bytes: u64,
+    pub frees_bytes: Option<u64>,
 }
 
 /// Seconds since 1970 UTC as RFC 3339.
@@ -586,11 +576,9 @@ pub enum Answer {
     Collected(Box<GcReport>),
     /// To [`Request::Export`] and [`Request::Import`].
     Carried(Box<CarryReport>),
-    /// To [`Request::Generations`].
-    Generations(Vec<GenerationRow>),
     /// To [`Request::Pin`].
     Pinned(PinReport),
-    /// To [`Request::Pins`] and [`Request::Unpin`].
+    /// To [`Request::Unpin`].
     Pins(Vec<PinRow>),
     /// To [`Request::Facts`].
     Facts(super::facts::Finding),

@@ -168,14 +168,8 @@ async fn handle(
         Request::Gc(request) => blocking(daemon, move |daemon| daemon.gc(&request)).await,
         Request::Export(request) => daemon.export(request, read, write).await,
         Request::Import { file } => daemon.import(file, read, write).await,
-        Request::Generations { target } => {
-            blocking(daemon, move |daemon| Ok(Answer::Generations(daemon.generations(&target)?))).await
-        }
         Request::Pin(request) => daemon.pin(request, read, write).await,
         Request::Unpin(request) => blocking(daemon, move |daemon| daemon.unpin(&request)).await,
-        Request::Pins { target } => {
-            blocking(daemon, move |daemon| Ok(Answer::Pins(daemon.pins(target.as_deref())?))).await
-        }
         Request::Facts(question) => {
             blocking(daemon, move |daemon| Ok(Answer::Facts(facts::answer(&daemon.sources(), &question)?))).await
         }

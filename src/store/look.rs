@@ -395,10 +395,13 @@ mod tests {
         assert_eq!(store.check(&id(0, 0)).expect("read"), Look::Absent);
         assert_eq!(store.look_at(&id(0xa1, 1), 98, 9).expect("read"), Look::Good(vec![1, 1]));
         let (counted, stats) = store
-            .survey(|_| (0, 0, 0), |sum, blob| {
-                let blob = blob.expect("undamaged");
-                *sum = (sum.0 + 1, sum.1 + blob.raw_size, sum.2 + blob.stored_size);
-            })
+            .survey(
+                |_| (0, 0, 0),
+                |sum, blob| {
+                    let blob = blob.expect("undamaged");
+                    *sum = (sum.0 + 1, sum.1 + blob.raw_size, sum.2 + blob.stored_size);
+                },
+            )
             .expect("read");
         assert_eq!(counted, (stats.blobs, stats.raw_bytes, stats.stored_bytes));
         let tables = store.table_sizes().expect("measured");

@@ -37,10 +37,7 @@ impl Store {
 }
 
 /// The totals as they are in a transaction.
-pub(super) fn totals(
-    counters: &impl ReadableTable<&'static str, u64>,
-    file_bytes: u64,
-) -> Result<StoreStats, Failure> {
+pub(super) fn totals(counters: &impl ReadableTable<&'static str, u64>, file_bytes: u64) -> Result<StoreStats, Failure> {
     Ok(StoreStats {
         blobs: counter(counters, BLOBS)?,
         raw_bytes: counter(counters, RAW_BYTES)?,

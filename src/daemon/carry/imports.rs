@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Daemon;
 use super::super::protocol::Failure;
-use crate::store::ObjectIdText;
+use crate::store::{ObjectIdText, Store};
 
 /// Name of the note.
 const NOTE: &str = "imports";
@@ -47,18 +47,29 @@ impl Daemon {
     pub(in crate::daemon) fn imported(&self) -> Result<Vec<(ObjectId, Vec<String>)>, Failure> {
         let _alone = NOTING.lock();
         let Some(all) = self.store.noted::<Vec<Imported>>(NOTE)? else { return Ok(Vec::new()) };
-        if all.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut shown = HashSet::new();
-        for row in self.store.workspaces()? {
-            shown.extend(self.store.generations(row.id)?.iter().map(|record| record.tree.0));
-        }
-        let (done, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| shown.contains(&one.tree.0));
+        let (done, kept) = sorted(&self.store, all)?;
         if !done.is_empty() {
             // From now on the generation keeps it.
             self.store.note(NOTE, &kept)?;
         }
         Ok(kept.into_iter().map(|one| (one.tree.0, one.pathspecs)).collect())
     }
+}
+
+/// The same without a daemon: nothing is written.
+pub(in crate::daemon) fn imported_at_rest(store: &Store) -> Result<Vec<(ObjectId, Vec<String>)>, Failure> {
+    let (_, kept) = sorted(store, store.noted(NOTE)?.unwrap_or_default())?;
+    Ok(kept.into_iter().map(|one| (one.tree.0, one.pathspecs)).collect())
+}
+
+/// Those that a generation has, and the others.
+fn sorted(store: &Store, all: Vec<Imported>) -> Result<(Vec<Imported>, Vec<Imported>), Failure> {
+    if all.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let mut shown = HashSet::new();
+    for row in store.workspaces()? {
+        shown.extend(store.generations(row.id)?.iter().map(|record| record.tree.0));
+    }
+    Ok(all.into_iter().partition(|one| shown.contains(&one.tree.0)))
 }

@@ -50,7 +50,7 @@
 
 mod export;
 mod import;
-mod imports;
+pub(in crate::daemon) mod imports;
 pub mod order;
 mod read;
 #[cfg(test)]

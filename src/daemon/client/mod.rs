@@ -218,7 +218,6 @@ fn longest_silence(request: &Request) -> Duration {
         | Request::Unpin(_)
         | Request::Facts(_)
         | Request::Verify(_)
-        | Request::Pins { .. }
         | Request::Export(_)
         | Request::Import { .. }
         | Request::Objects { .. } => PREPARE_SILENCE,
@@ -238,7 +237,6 @@ pub fn unexpected(answer: &Answer) -> Failure {
         Answer::Refreshed(_) => "a refresh",
         Answer::Collected(_) => "a collection",
         Answer::Carried(_) => "a report of an export or import",
-        Answer::Generations(_) => "generations",
         Answer::Pinned(_) => "a pin",
         Answer::Pins(_) => "pins",
         Answer::Facts(_) => "facts",

@@ -182,8 +182,7 @@ pub(super) fn answer(sources: &Sources<'_>, request: &DuRequest) -> Result<DuRep
         By::Age => count.keys = AGES.iter().map(|(_, name)| name.as_bytes().to_vec()).collect(),
     }
     let (keys, trees_missing, paths_left_out) = (count.keys, count.missing, count.paths_left_out);
-    let totals =
-        Amount { objects: stats.blobs, raw_bytes: stats.raw_bytes, stored_bytes: stats.stored_bytes };
+    let totals = Amount { objects: stats.blobs, raw_bytes: stats.raw_bytes, stored_bytes: stats.stored_bytes };
     let sums = ledger.sums();
     let (rows, rows_left_out) = told(rows(keys, &sums.rows, request.by), request.limit.clamp(1, ROWS_MAX));
     Ok(DuReport {
@@ -305,8 +304,7 @@ impl Count<'_> {
 
     /// Trees of a workspace's generations and pins.
     fn roots(&self, row: &Workspace) -> Result<Vec<ObjectId>, Failure> {
-        let mut roots: Vec<ObjectId> =
-            self.store.generations(row.id)?.iter().map(|record| record.tree.0).collect();
+        let mut roots: Vec<ObjectId> = self.store.generations(row.id)?.iter().map(|record| record.tree.0).collect();
         roots.extend(self.store.pins()?.iter().filter(|pin| pin.workspace == row.id).map(|pin| pin.tree.0));
         Ok(roots)
     }
@@ -403,7 +401,10 @@ impl Count<'_> {
                     kind if kind.is_blob() && self.ledger.has(&entry.id) => {
                         let key = match walk.key {
                             Some(key) => key,
-                            None => self.key([&walk.before[..], &path].concat())?,
+                            None => {
+                                let path = if path.is_empty() { b"." } else { &path[..] };
+                                self.key([&walk.before[..], path].concat())?
+                            }
                         };
                         walk.key = Some(key);
                         self.ledger.count(key, &entry.id);

@@ -307,7 +307,8 @@ fn fetched(
         let near = at >= hour && at < hour.saturating_add(2 * NEAR_SECONDS);
         if fetch.id.is_none() && fetch.class != FetchClass::Sizes && near {
             let beside = fetch.class == FetchClass::Sibling && directory.is_some_and(|at| at == parent(&fetch.path));
-            let better = |known: &Fetch| beside || known.class == FetchClass::Sibling && fetch.class == FetchClass::Warm;
+            let better =
+                |known: &Fetch| beside || known.class == FetchClass::Sibling && fetch.class == FetchClass::Warm;
             if likely.as_ref().is_none_or(better) {
                 likely = Some(fetch.clone());
             }

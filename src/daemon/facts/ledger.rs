@@ -58,7 +58,12 @@ impl Ledger {
         let hour = u32::try_from(now.as_secs() / 3600).unwrap_or(u32::MAX);
         let begin = |stats: &StoreStats| {
             let many = usize::try_from(stats.blobs).unwrap_or(0).min(1 << 24);
-            Self { ids: Vec::with_capacity(many), raw: Vec::with_capacity(many), stored: Vec::with_capacity(many), ..Self::default() }
+            Self {
+                ids: Vec::with_capacity(many),
+                raw: Vec::with_capacity(many),
+                stored: Vec::with_capacity(many),
+                ..Self::default()
+            }
         };
         let (mut ledger, stats) = store.survey(begin, |ledger: &mut Self, blob| {
             let Some(blob) = blob else { return };

@@ -10,11 +10,13 @@ pub mod area;
 pub mod disk;
 pub mod du;
 pub mod health;
+pub mod generations;
 pub mod inspect;
 mod ledger;
 pub mod list;
 pub mod names;
 pub mod part;
+pub mod pins;
 pub mod place;
 pub mod top;
 pub mod why;
@@ -38,6 +40,10 @@ pub enum Question {
     List(list::ListRequest),
     /// Bytes of an object in the cache, a part at a time.
     Part(part::PartRequest),
+    /// Which generations a workspace has.
+    Generations(generations::GenerationsRequest),
+    /// What is pinned.
+    Pins(pins::PinsRequest),
     /// What caused fetches.
     Why(why::WhyRequest),
     /// What goes on now.
@@ -60,6 +66,10 @@ pub enum Finding {
     List(Box<list::ListReport>),
     /// To [`Question::Part`].
     Part(Box<part::PartReport>),
+    /// To [`Question::Generations`].
+    Generations(Box<generations::GenerationsReport>),
+    /// To [`Question::Pins`].
+    Pins(Box<pins::PinsReport>),
     /// To [`Question::Why`].
     Why(Box<why::WhyReport>),
     /// To [`Question::Top`].
@@ -88,6 +98,8 @@ pub fn answer(sources: &Sources<'_>, question: &Question) -> Result<Finding, Fai
         Question::Inspect(request) => Finding::Inspect(Box::new(inspect::answer(sources, request)?)),
         Question::List(request) => Finding::List(Box::new(list::answer(sources, request)?)),
         Question::Part(request) => Finding::Part(Box::new(part::answer(sources, request)?)),
+        Question::Generations(request) => Finding::Generations(Box::new(generations::answer(sources, request)?)),
+        Question::Pins(request) => Finding::Pins(Box::new(pins::answer(sources, request)?)),
         Question::Why(request) => Finding::Why(Box::new(why::answer(sources, request)?)),
         Question::Top(request) => Finding::Top(Box::new(top::answer(sources, request)?)),
         Question::Area(request) => Finding::Area(Box::new(area::answer(sources, request)?)),

@@ -161,10 +161,9 @@ impl Lost {
                 format!("cannot find {path}: it was removed locally; generation {number} has it"),
                 "`--generation` looks at what was committed",
             ),
-            Self::NoDirectory(at) => (
-                format!("cannot find {path}: {} is no directory", String::from_utf8_lossy(&at)),
-                "check its spelling",
-            ),
+            Self::NoDirectory(at) => {
+                (format!("cannot find {path}: {} is no directory", String::from_utf8_lossy(&at)), "check its spelling")
+            }
             Self::Gitfile => (
                 format!("{path} is no file of the repository: Larder shows it to lead Git to the gitdir"),
                 "`larder status` says where that is",

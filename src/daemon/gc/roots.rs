@@ -7,17 +7,17 @@ use std::time::Duration;
 use gix::ObjectId;
 use parking_lot::Mutex;
 
-use super::super::protocol::{Failure, GenerationRow};
+use super::super::protocol::Failure;
 use super::super::workspace::Live;
 use super::super::{Daemon, prepare};
 use super::open_files;
 use crate::git::pathspec::Pathspecs;
 use crate::hydrate::walk::Everything;
-use crate::index::gc::{self, Held, Origin, Roots};
+use crate::index::gc::{Held, Origin, Roots};
 use crate::index::ino::Ino;
 use crate::index::view::View;
 use crate::store::overlay::Content;
-use crate::store::{Generation, GenerationRecord, Pin, Workspace, WorkspaceId};
+use crate::store::{Generation, GenerationRecord, Store, Workspace, WorkspaceId};
 use crate::vfs::inode::{Inodes, What};
 
 /// Which generations stay beside the one a workspace shows.
@@ -95,38 +95,11 @@ impl Daemon {
     }
 
     /// Asks everyone who keeps objects.
-    pub(super) fn gather(&self, retention: &Retention) -> Result<Gathered, Failure> {
-        let mut gathered = Gathered { certain: true, ..Gathered::default() };
-        let mut kept: Vec<Origin> = Vec::new();
-        let now = prepare::now();
-        for row in self.store.workspaces()? {
-            let records = self.store.generations(row.id)?;
-            let current = row.current;
-            let past = records.iter().rev().filter(|record| Some(record.generation) != current);
-            for (place, record) in past.enumerate() {
-                let age = u64::try_from(now.saturating_sub(record.created)).unwrap_or(0);
-                let why = if place >= retention.keep {
-                    format!("older than the {} kept beside the one shown", retention.keep)
-                } else if age > retention.max_age.as_secs() {
-                    format!(
-                        "older than {}",
-                        humantime::format_duration(Duration::from_secs(retention.max_age.as_secs()))
-                    )
-                } else {
-                    gathered.roots.named.push(record.tree.0);
-                    kept.push(origin(&row, record));
-                    continue;
-                };
-                gathered.origins.push(origin(&row, record));
-                gathered.dropped.push(Dropped { record: record.clone(), workspace: row.name.clone(), why });
-            }
-            for record in records.iter().filter(|record| Some(record.generation) == current) {
-                gathered.roots.named.push(record.tree.0);
-                kept.push(origin(&row, record));
-                self.gather_overlay(&row, record, &mut gathered)?;
-            }
+    pub(in crate::daemon) fn gather(&self, retention: &Retention) -> Result<Gathered, Failure> {
+        let (mut gathered, current) = retained(&self.store, retention)?;
+        for (row, record) in &current {
+            self.gather_overlay(row, record, &mut gathered)?;
         }
-        gathered.origins.append(&mut kept);
         let mut all: Vec<(ObjectId, Vec<String>)> = self.imported()?;
         all.extend(self.store.pins()?.into_iter().map(|pin| (pin.tree.0, pin.pathspecs)));
         all.extend(self.store.warms()?.into_iter().map(|warm| (warm.root.0, warm.pathspecs)));
@@ -201,72 +174,6 @@ impl Daemon {
         }
     }
 
-    /// `larder generations`: what a workspace has, newest first.
-    pub(in crate::daemon) fn generations(&self, target: &str) -> Result<Vec<GenerationRow>, Failure> {
-        let row = self.known(target)?;
-        let settings = &self.config.settings.generations;
-        let retention = Retention { keep: settings.keep, max_age: settings.max_age };
-        let mut gathered = self.gather(&retention)?;
-        let records = self.store.generations(row.id)?;
-        let pins: Vec<Pin> = self.store.pins()?;
-        // Everything but this workspace's own generations.
-        let own: Vec<ObjectId> = records.iter().map(|record| record.tree.0).collect();
-        let mut others = Vec::new();
-        for other in self.store.workspaces()?.iter().filter(|other| other.id != row.id) {
-            others.extend(self.store.generations(other.id)?.iter().map(|record| record.tree.0));
-        }
-        gathered.roots.named = others;
-        let rest = gc::mark(&self.store, gathered.roots)?;
-        let mut distinct = own.clone();
-        distinct.sort();
-        distinct.dedup();
-        let alone = gc::alone(&self.store, &distinct, &rest)?;
-        let dropped: HashMap<Generation, String> = gathered
-            .dropped
-            .into_iter()
-            .filter(|dropped| dropped.record.workspace == row.id)
-            .map(|dropped| (dropped.record.generation, dropped.why))
-            .collect();
-        let rows = records.iter().rev().map(|record| {
-            let current = Some(record.generation) == row.current;
-            let pins: Vec<u64> = pins.iter().filter(|pin| pin.tree == record.tree).map(|pin| pin.id).collect();
-            // Two generations of one tree free nothing one by one.
-            let shared = own.iter().filter(|tree| **tree == record.tree.0).count() > 1;
-            let place = distinct.binary_search(&record.tree.0).ok().filter(|_| !shared);
-            let frees = place.and_then(|place| alone.get(place)).copied().unwrap_or_default();
-            let mut kept_by = Vec::new();
-            if current {
-                kept_by.push(format!("shown by {}", row.name));
-            }
-            kept_by.extend(pins.iter().map(|pin| format!("pin {pin}")));
-            let why = dropped.get(&record.generation);
-            if why.is_none() && !current {
-                kept_by.push("retention".to_owned());
-            }
-            GenerationRow {
-                generation: record.generation.0,
-                commit: record.commit.0.to_string(),
-                created: super::super::protocol::rfc3339(record.created),
-                origin: record.origin.clone(),
-                state: if current {
-                    "current"
-                } else if why.is_some() {
-                    "expired"
-                } else {
-                    "kept"
-                }
-                .to_owned(),
-                current,
-                pinned: !pins.is_empty(),
-                files: record.files,
-                kept_by,
-                frees_objects: frees.objects,
-                frees_bytes: frees.bytes,
-            }
-        });
-        Ok(rows.collect())
-    }
-
     /// The workspace that `target` names, mounted or not.
     pub(in crate::daemon) fn known(&self, target: &str) -> Result<Workspace, Failure> {
         let unknown = match self.find(target) {
@@ -279,10 +186,47 @@ impl Daemon {
     }
 }
 
+/// What generations keep, which of them go, and what each workspace shows.
+pub(in crate::daemon) fn retained(
+    store: &Store,
+    retention: &Retention,
+) -> Result<(Gathered, Vec<(Workspace, GenerationRecord)>), Failure> {
+    let mut gathered = Gathered { certain: true, ..Gathered::default() };
+    let (mut kept, mut shown): (Vec<Origin>, Vec<_>) = (Vec::new(), Vec::new());
+    let now = prepare::now();
+    for row in store.workspaces()? {
+        let records = store.generations(row.id)?;
+        let current = row.current;
+        let past = records.iter().rev().filter(|record| Some(record.generation) != current);
+        for (place, record) in past.enumerate() {
+            let age = u64::try_from(now.saturating_sub(record.created)).unwrap_or(0);
+            let why = if place >= retention.keep {
+                format!("older than the {} kept beside the one shown", retention.keep)
+            } else if age > retention.max_age.as_secs() {
+                format!("older than {}", humantime::format_duration(Duration::from_secs(retention.max_age.as_secs())))
+            } else {
+                gathered.roots.named.push(record.tree.0);
+                kept.push(origin(&row, record));
+                continue;
+            };
+            gathered.origins.push(origin(&row, record));
+            gathered.dropped.push(Dropped { record: record.clone(), workspace: row.name.clone(), why });
+        }
+        for record in records.into_iter().filter(|record| Some(record.generation) == current) {
+            gathered.roots.named.push(record.tree.0);
+            kept.push(origin(&row, &record));
+            shown.push((row.clone(), record));
+        }
+    }
+    gathered.origins.append(&mut kept);
+    Ok((gathered, shown))
+}
+
 fn origin(row: &Workspace, record: &GenerationRecord) -> Origin {
     Origin { tree: record.tree.0, label: format!("generation {} of {}", record.generation.0, row.name) }
 }
 
-fn held(tree: ObjectId, pathspecs: &[String]) -> Result<Held, Failure> {
+/// A tree of which `pathspecs` select what is held.
+pub(in crate::daemon) fn held(tree: ObjectId, pathspecs: &[String]) -> Result<Held, Failure> {
     Ok(Held { tree, select: Box::new(Pathspecs::parse(pathspecs)?) })
 }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::memory::{Memory, Said};
 use super::record::{Binding, Name, Node};
 use super::{binding_key, fold, node_key, parse, wal};
+use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::record::WorkspaceId;
 use crate::store::schema::{NODES, OVERLAY};
-use crate::store::Store;
 
 /// An overlay that nobody has open.
 pub struct Peek {
