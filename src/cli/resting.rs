@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::daemon::facts::{Sources, changes};
 use crate::daemon::mounting::is_stale;
 use crate::daemon::protocol::{Failure, WorkspaceStatus};
 use crate::daemon::status;
@@ -40,6 +41,9 @@ pub(super) fn workspaces(config: &Config) -> Result<Vec<WorkspaceStatus>, Failur
             let _ = census.count(&store);
             let here = census.here(Duration::ZERO);
             (status.hydrated_objects, status.hydrated_bytes, status.counting) = (here.objects, here.bytes, !here.whole);
+            let sources = Sources { store: &store, config, daemon: None };
+            // So are local changes that can't be read.
+            status.overlay_entries = changes::count(&sources, &row, &record).unwrap_or_default();
         }
         found.push(status);
     }

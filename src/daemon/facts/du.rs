@@ -166,8 +166,9 @@ pub struct DuReport {
 
 pub(super) fn answer(sources: &Sources<'_>, request: &DuRequest) -> Result<DuReport, Failure> {
     if let Some(daemon) = sources.daemon {
-        // What was read a moment ago counts.
+        // What was read a moment ago counts, and is on the disk then.
         daemon.settle_all();
+        sources.store.flush()?;
     }
     let store = sources.store;
     let target = request.target.as_ref().map(|target| place::workspace(store, target)).transpose()?;

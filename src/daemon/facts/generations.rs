@@ -5,22 +5,18 @@ use std::collections::HashMap;
 use gix::ObjectId;
 use serde::{Deserialize, Serialize};
 
-use super::{Sources, place};
+use super::{Sources, changes, place};
 use crate::daemon::carry::imports::imported_at_rest;
 use crate::daemon::gc::roots::{Gathered, Retention, held, retained};
 use crate::daemon::protocol::{Failure, GenerationRow, rfc3339};
 use crate::hydrate::walk::Everything;
 use crate::index::convert::attribute_blobs;
 use crate::index::gc::{self, Held, Roots};
-use crate::index::ino::Ino;
-use crate::store::overlay::{Content, Node, Peek};
-use crate::store::{EntryKind, Generation, GenerationRecord, Pin, Store, Workspace};
+use crate::store::overlay::{Content, Peek};
+use crate::store::{Generation, GenerationRecord, Pin, Store, Workspace};
 
 /// Rows told at most: the newest.
 const ROWS_MAX: usize = 2_000;
-
-/// Longer chains of directories only come from damage.
-const DEPTH_LIMIT: usize = 10_000;
 
 /// What is asked.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -156,50 +152,12 @@ fn at_rest(sources: &Sources<'_>, retention: &Retention) -> Result<Gathered, Fai
 
 /// What local changes rest on: what they moved, and the originals of what they changed.
 fn rest_on(store: &Store, peek: &Peek, record: &GenerationRecord, roots: &mut Roots) -> Result<(), Failure> {
-    for ((parent, name), binding) in peek.bindings()? {
-        if let Some(tree) = base_of(store, peek, record, parent)?
-            && let Some(entry) = place::listing(store, &tree)?.find(&name)
-            && entry.kind.is_blob()
-        {
-            roots.blobs.push(entry.id);
-        }
-        let crate::store::overlay::Binding::Inode { ino, .. } = binding else { continue };
-        match peek.node(ino)?.map(|node| node.content.clone()) {
-            Some(Content::Tree(tree)) => roots.held.push(Held { tree, select: Box::new(Everything) }),
-            Some(Content::Blob(id)) => roots.blobs.push(id),
+    changes::each(store, peek, record, &mut |base, node| {
+        roots.blobs.extend(base.filter(|(kind, _)| kind.is_blob()).map(|(_, id)| id));
+        match node.map(|node| &node.content) {
+            Some(Content::Tree(tree)) => roots.held.push(Held { tree: *tree, select: Box::new(Everything) }),
+            Some(Content::Blob(id)) => roots.blobs.push(*id),
             _ => {}
         }
-    }
-    Ok(())
-}
-
-/// The base's tree that directory `ino` shows beneath its changes.
-fn base_of(store: &Store, peek: &Peek, record: &GenerationRecord, mut ino: u64) -> Result<Option<ObjectId>, Failure> {
-    // Up to where a tree is known, then down again by name.
-    let mut names = Vec::new();
-    let mut tree = loop {
-        if ino == Ino::ROOT.0 {
-            break record.tree.0;
-        }
-        let Some(node) = peek.node(ino)?.filter(|_| names.len() < DEPTH_LIMIT) else { return Ok(None) };
-        match (&node.content, place_of(&node)) {
-            (Content::Tree(tree), _) => break *tree,
-            (Content::Base, Some((parent, name))) => {
-                names.push(name);
-                ino = parent;
-            }
-            _ => return Ok(None),
-        }
-    };
-    for name in names.iter().rev() {
-        match place::listing(store, &tree)?.find(name) {
-            Some(entry) if entry.kind == EntryKind::Directory => tree = entry.id,
-            _ => return Ok(None),
-        }
-    }
-    Ok(Some(tree))
-}
-
-fn place_of(node: &Node) -> Option<(u64, Box<[u8]>)> {
-    node.links.first().cloned()
+    })
 }

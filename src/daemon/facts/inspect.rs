@@ -6,9 +6,9 @@
 use gix::ObjectId;
 use serde::{Deserialize, Serialize};
 
-use super::Sources;
 use super::names::{self, NamedBy};
 use super::place::{self, Place, Subject, What, lossy};
+use super::{Sources, changes};
 use crate::daemon::protocol::{Failure, FailureClass, rfc3339};
 use crate::store::overlay::{Content, Node};
 use crate::store::{EntryKind, Fetch, FetchClass, Glance, Look, ObjectKind, Operation, Store};
@@ -191,8 +191,7 @@ fn of_place(store: &Store, place: &Place, report: &mut InspectReport) -> Result<
             report.mode = Some(format!("{mode:06o}"));
         }
         What::Changed { node, size, base } => {
-            let unchanged = matches!((&node.content, base), (Content::Blob(id), Some((kind, of)))
-                if id == of && kind_of(node) == *kind);
+            let unchanged = changes::is_base(node, *base);
             report.source = Some(if unchanged { Source::Base } else { Source::Overlay });
             report.base_oid = base.map(|(_, id)| id.to_string()).filter(|id| report.oid.as_ref() != Some(id));
             report.mode = Some(format!("{:06o}", node.mode));
@@ -206,16 +205,6 @@ fn of_place(store: &Store, place: &Place, report: &mut InspectReport) -> Result<
         }
     }
     Ok(())
-}
-
-fn kind_of(node: &Node) -> EntryKind {
-    if node.is_symlink() {
-        EntryKind::Symlink
-    } else if node.mode & 0o100 != 0 {
-        EntryKind::Executable
-    } else {
-        EntryKind::File
-    }
 }
 
 const fn kind_name(kind: EntryKind) -> &'static str {

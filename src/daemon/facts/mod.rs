@@ -7,6 +7,7 @@
 //! asked for a page at a time.
 
 pub mod area;
+pub mod changes;
 pub mod disk;
 pub mod du;
 pub mod health;
