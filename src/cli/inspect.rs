@@ -1,6 +1,7 @@
 //! `larder inspect`: show where the bytes of a path come from, or what the cache knows of an object.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -191,14 +192,14 @@ fn names(named: &NamedBy) -> String {
             numbers.push("…".to_owned());
         }
         let path = if row.path.is_empty() { "." } else { &row.path };
-        text.push_str(&format!("  {}@{}: {}\n", name(&row.workspace), numbers.join(","), name(path)));
+        let _ = writeln!(text, "  {}@{}: {}", name(&row.workspace), numbers.join(","), name(path));
     }
     if named.left_out > 0 {
-        text.push_str(&format!("  … and {} more\n", grouped(named.left_out)));
+        let _ = writeln!(text, "  … and {} more", grouped(named.left_out));
     }
     if !named.complete {
         let searched = grouped(named.trees_searched);
-        text.push_str(&format!("  searched {searched} directories alone: --names searches all generations\n"));
+        let _ = writeln!(text, "  searched {searched} directories alone: --names searches all generations");
     } else if named.rows.is_empty() {
         text.push_str("  nothing: no path of any generation\n");
     }

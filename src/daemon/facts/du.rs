@@ -263,9 +263,9 @@ fn meant(target: Option<&Workspace>, row: &Workspace) -> bool {
 }
 
 impl Count<'_> {
-    fn key(&mut self, key: Vec<u8>) -> Result<u32, Failure> {
+    fn key(&mut self, key: Vec<u8>) -> u32 {
         self.keys.push(key);
-        Ok(u32::try_from(self.keys.len() - 1).unwrap_or(u32::MAX - 1))
+        u32::try_from(self.keys.len() - 1).unwrap_or(0)
     }
 
     fn repositories(&mut self, target: Option<&Workspace>) -> Result<(), Failure> {
@@ -278,7 +278,7 @@ impl Count<'_> {
             for row in workspaces.iter().filter(|row| row.repository == repository.id) {
                 roots.extend(self.roots(row)?);
             }
-            let key = self.key(repository.url.into_bytes())?;
+            let key = self.key(repository.url.into_bytes());
             self.below(key, roots)?;
         }
         Ok(())
@@ -287,7 +287,7 @@ impl Count<'_> {
     fn workspaces(&mut self, target: Option<&Workspace>) -> Result<(), Failure> {
         for row in self.store.workspaces()?.into_iter().filter(|row| meant(target, row)) {
             let roots = self.roots(&row)?;
-            let key = self.key(row.name.into_bytes())?;
+            let key = self.key(row.name.into_bytes());
             self.below(key, roots)?;
         }
         Ok(())
@@ -296,7 +296,7 @@ impl Count<'_> {
     fn generations(&mut self, target: Option<&Workspace>) -> Result<(), Failure> {
         for row in self.store.workspaces()?.into_iter().filter(|row| meant(target, row)) {
             for record in self.store.generations(row.id)? {
-                let key = self.key(format!("{}@{}", row.name, record.generation.0).into_bytes())?;
+                let key = self.key(format!("{}@{}", row.name, record.generation.0).into_bytes());
                 self.below(key, vec![record.tree.0])?;
             }
         }
@@ -400,13 +400,10 @@ impl Count<'_> {
                         }
                     }
                     kind if kind.is_blob() && self.ledger.has(&entry.id) => {
-                        let key = match walk.key {
-                            Some(key) => key,
-                            None => {
-                                let path = if path.is_empty() { b"." } else { &path[..] };
-                                self.key([&walk.before[..], path].concat())?
-                            }
-                        };
+                        let key = walk.key.unwrap_or_else(|| {
+                            let path = if path.is_empty() { b"." } else { &path[..] };
+                            self.key([&walk.before[..], path].concat())
+                        });
                         walk.key = Some(key);
                         self.ledger.count(key, &entry.id);
                     }
@@ -437,7 +434,7 @@ impl Count<'_> {
                         let name = type_of(entry.name, kind);
                         let key = match keys.get(name) {
                             Some(key) => *key,
-                            None => self.key(name.to_vec())?,
+                            None => self.key(name.to_vec()),
                         };
                         keys.insert(name.to_vec(), key);
                         self.ledger.count_scattered(key, &entry.id);

@@ -322,3 +322,50 @@ fn fetched(
 fn parent(path: &[u8]) -> &[u8] {
     path.iter().rposition(|byte| *byte == b'/').map_or(b"", |at| &path[..at])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{ObjectIdText, StoreOptions, WorkspaceId};
+
+    #[test]
+    fn its_own_record_counts_else_the_likeliest_of_many() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(&directory.path().join("s"), &StoreOptions::default()).expect("new store");
+        store.keep_fetches(100).expect("on");
+        let ids = [1, 2].map(|byte| ObjectId::from_bytes_or_panic(&[byte; 20]));
+        let note = |at: i64, id: Option<ObjectId>, class: FetchClass, path: &str, pid: u32| {
+            store.note_fetch(Fetch {
+                at_ms: at * 1000,
+                workspace: WorkspaceId(1),
+                id: id.map(ObjectIdText),
+                path: path.as_bytes().into(),
+                process: "cat".into(),
+                pid,
+                operation: Operation::Read,
+                class,
+                objects: 7,
+                bytes: 70,
+                wait_us: 1500,
+            });
+        };
+        let hour = 100 * 3600;
+        note(hour - 9000, None, FetchClass::Warm, "", 1);
+        note(hour + 10, None, FetchClass::Warm, "", 2);
+        note(hour + 20, None, FetchClass::Sibling, "d/x", 3);
+        note(hour + 30, None, FetchClass::Sibling, "other/x", 4);
+        note(hour + 40, Some(ids[0]), FetchClass::Read, "d/a", 5);
+        note(hour + 50, Some(ids[1]), FetchClass::Sizes, "d/b", 6);
+        note(hour + 9000, None, FetchClass::Warm, "", 7);
+        let found = |id: &ObjectId, path: Option<&[u8]>, at: u64| {
+            let found = fetched(&store, id, at, path, false).expect("read");
+            found.map(|found| (found.certain, found.pid))
+        };
+        let at = u64::try_from(hour).expect("positive");
+        assert_eq!(found(&ids[0], Some(b"d/a"), at), Some((true, 5)));
+        assert_eq!(found(&ids[1], Some(b"d/b"), at), Some((false, 3)), "one beside it");
+        assert_eq!(found(&ids[1], Some(b"e/b"), at), Some((false, 2)), "a warm");
+        assert_eq!(found(&ids[1], None, at), Some((false, 2)));
+        assert_eq!(found(&ids[1], None, at + 360_000), None, "stored later than all of them");
+    }
+}

@@ -125,7 +125,9 @@ impl Ledger {
         if !self.made_of.is_empty()
             && let Some(made) = self.made_of.get(&beginning(id)).cloned()
         {
-            made.into_iter().for_each(|at| count(self, at));
+            for at in made {
+                count(self, at);
+            }
         }
     }
 

@@ -194,3 +194,79 @@ impl Told {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{
+        Batch, Depth, Entry, Generation, Listing, ObjectIdText, RepositoryId, StoreOptions, WorkspaceId, WorkspaceState,
+    };
+
+    fn id(number: u64) -> ObjectId {
+        let mut bytes = [0; 20];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        ObjectId::from_bytes_or_panic(&bytes)
+    }
+
+    /// A workspace whose one generation has `root`.
+    fn shown(store: &Store, root: ObjectId) {
+        let workspace = Workspace {
+            id: WorkspaceId(1),
+            name: "w".to_owned(),
+            path: "/w".into(),
+            repository: RepositoryId(1),
+            rev: None,
+            reference: None,
+            require_commit: None,
+            depth: Depth::Full,
+            state: WorkspaceState::Ready,
+            current: Some(Generation(1)),
+            last_error: None,
+            uid: 0,
+            gid: 0,
+            allow_full: false,
+            admin: None,
+            mounted: false,
+            read_only: false,
+            base_time: None,
+            switching: None,
+            refresh_seconds: None,
+            offline: false,
+        };
+        let record = GenerationRecord {
+            workspace: WorkspaceId(1),
+            generation: Generation(1),
+            commit: ObjectIdText(id(1)),
+            tree: ObjectIdText(root),
+            commit_time: 0,
+            files: 0,
+            created: 0,
+            origin: "mount".to_owned(),
+        };
+        store.publish(&record, &workspace).expect("published");
+    }
+
+    #[test]
+    fn a_bomb_of_trees_is_counted_and_not_walked() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(&directory.path().join("s"), &StoreOptions::default()).expect("new store");
+        let mut batch = Batch::default();
+        let (blob, levels) = (id(7), 20);
+        for level in 0..levels {
+            let (kind, mode) =
+                if level == 0 { (EntryKind::File, 0o100_644) } else { (EntryKind::Directory, 0o040_000) };
+            let below = if level == 0 { blob } else { id(100 + level - 1) };
+            let names: Vec<String> = (0..10).map(|number| format!("n{number}")).collect();
+            let entries = names.iter().map(|name| Entry { name: name.as_bytes(), kind, mode, id: below }).collect();
+            batch.tree(id(100 + level), &Listing::pack(20, entries).expect("distinct names"));
+        }
+        store.commit(batch).expect("stored");
+        shown(&store, id(100 + levels - 1));
+        let named = search(&store, &blob, None, false).expect("searched");
+        assert!(named.complete && named.trees_searched == levels, "{named:?}");
+        assert_eq!(named.rows.len(), NAMES_MAX);
+        assert_eq!(named.left_out, u64::MAX - NAMES_MAX as u64, "ten to the twentieth");
+        let none = search(&store, &id(8), None, false).expect("searched");
+        assert!(none.complete && none.rows.is_empty() && none.left_out == 0);
+    }
+}

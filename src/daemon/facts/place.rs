@@ -232,6 +232,9 @@ pub(super) fn listing(store: &Store, id: &ObjectId) -> Result<Listing, Failure> 
     }
 }
 
+/// A node, and the bytes of its plain file if it has one.
+type Weighed = (Arc<Node>, Option<u64>);
+
 /// A workspace's local changes.
 enum Changes {
     /// As the daemon has them.
@@ -259,8 +262,7 @@ impl Changes {
         })
     }
 
-    /// A node, and the bytes of its plain file.
-    fn node(&self, ino: Ino) -> Result<Option<(Arc<Node>, Option<u64>)>, Failure> {
+    fn node(&self, ino: Ino) -> Result<Option<Weighed>, Failure> {
         let plain = |node: &Node, size: u64| matches!(node.content, Content::File(_)).then_some(size);
         Ok(match self {
             Self::Shown(shown) => shown.overlay.weigh(ino)?.map(|(node, measured)| {
