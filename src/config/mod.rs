@@ -5,12 +5,17 @@
 //! another user. Invariant: with `LARDER_HOME` set everything that is written
 //! lies below it, so two homes never touch each other.
 
+mod endpoint;
+mod error;
 mod keys;
 pub mod pattern;
 pub mod quantity;
+mod read;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod value;
+mod words;
 
 use std::ffi::OsString;
 use std::fs;
@@ -18,81 +23,15 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-pub use settings::{
-    Cache, Fuse, Gc, Generations, Git, HistoryMode, Hydrate, Log, LogLevel, Network, Prefetch, Settings, Store,
-};
+pub use endpoint::{Endpoint, Listen};
+pub use error::ConfigError;
+pub use keys::{Key, keys};
+pub use read::{Origin, Reading, nearest};
+pub use settings::{Cache, Fuse, Gc, Generations, Git, Hydrate, Log, MetricsSettings, Network, Otlp, Settings, Store};
+pub use words::{HistoryMode, LogFormat, LogLevel, Prefetch};
 
 /// Mode of every directory Larder makes: nobody else's business.
 const DIRECTORY_MODE: u32 = 0o700;
-
-/// Longest configuration file read; settings take a few hundred bytes.
-const MAX_FILE_BYTES: u64 = 1 << 20;
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// Neither `LARDER_HOME`, `XDG_DATA_HOME` nor a home directory says where to keep things.
-    #[error("cannot tell where to keep the cache: LARDER_HOME, XDG_DATA_HOME and HOME are not set")]
-    NoHome,
-    /// A path that has to be named in JSON is not UTF-8.
-    #[error("cannot use {path:?}: the path is not valid UTF-8")]
-    NotUtf8 {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The file is not TOML.
-    #[error("cannot read {}, line {line}: {message}", .file.display())]
-    Syntax {
-        /// The configuration file.
-        file: PathBuf,
-        /// The line, counted from one.
-        line: usize,
-        /// What the parser expected.
-        message: String,
-    },
-    /// There is no such setting.
-    #[error("cannot use {}: there is no setting {key:?}{}", .file.display(), nearest(.suggestion.unwrap_or_default()))]
-    UnknownKey {
-        /// The configuration file.
-        file: PathBuf,
-        /// The key, dotted.
-        key: String,
-        /// The known key nearest to it.
-        suggestion: Option<&'static str>,
-    },
-    /// A setting's value has the wrong type or is out of range.
-    #[error("cannot use {}: {key} {message}", .file.display())]
-    Value {
-        /// The configuration file.
-        file: PathBuf,
-        /// The key, dotted.
-        key: String,
-        /// What is wrong with the value.
-        message: String,
-    },
-    /// A directory belongs to somebody else.
-    #[error("cannot use {}: it belongs to user {owner}", .path.display())]
-    Foreign {
-        /// The directory.
-        path: PathBuf,
-        /// Its owner.
-        owner: u32,
-    },
-    /// The operating system refused.
-    #[error("cannot {operation} {}: {source}", .path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-}
-
-fn nearest(suggestion: &str) -> String {
-    if suggestion.is_empty() { String::new() } else { format!("; did you mean {suggestion:?}?") }
-}
 
 /// Paths and settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,8 +67,13 @@ impl Config {
     /// Resolves paths from the environment and reads the settings file, if there is one.
     pub fn load() -> Result<Self, ConfigError> {
         let mut config = Self::with_defaults()?;
-        config.settings = settings_of(&config.config_file)?;
+        config.settings = config.reading().whole()?;
         Ok(config)
+    }
+
+    /// The settings with where each comes from, and everything that is wrong with them.
+    pub fn reading(&self) -> Reading {
+        Reading::of(&self.config_file, &|name| std::env::var_os(name))
     }
 
     /// Resolves paths from the environment; every setting has its default. For what must work with a broken file.
@@ -199,18 +143,6 @@ fn resolve(from: &Surroundings<'_>) -> Result<Config, ConfigError> {
         run_dir,
         settings: Settings::default(),
     })
-}
-
-fn settings_of(file: &Path) -> Result<Settings, ConfigError> {
-    let wrong = |source| ConfigError::Io { operation: "read", path: file.to_owned(), source };
-    match fs::metadata(file) {
-        Ok(meta) if meta.len() > MAX_FILE_BYTES => Err(wrong(io::Error::from(io::ErrorKind::FileTooLarge))),
-        Ok(_) => keys::parse(&fs::read_to_string(file).map_err(wrong)?, file),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(Settings::default())
-        }
-        Err(error) => Err(wrong(error)),
-    }
 }
 
 fn private_directory(path: &Path) -> Result<(), ConfigError> {

@@ -59,6 +59,18 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
+/// `bytes` so that [`parse_bytes`] reads exactly them: in the largest binary unit that divides them.
+pub fn exact_bytes(bytes: u64) -> String {
+    const NAMES: [&str; 5] = ["", "KiB", "MiB", "GiB", "TiB"];
+    let unit = if bytes == 0 { 0 } else { (bytes.trailing_zeros() as usize / 10).min(NAMES.len() - 1) };
+    format!("{}{}", bytes >> (10 * unit), NAMES[unit])
+}
+
+/// `time` so that [`parse_duration`] reads exactly it.
+pub fn exact_duration(time: Duration) -> String {
+    humantime::format_duration(time).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +85,27 @@ mod tests {
         for text in ["", "MiB", "-1", "1.5GiB", "8 mebi", "99999999999999999999", "999999999999GiB", "1 0"] {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_exactly_is_read_as_the_same() {
+        for (bytes, text) in [
+            (0, "0"),
+            (17, "17"),
+            (1 << 20, "1MiB"),
+            (1_000_000, "1000000"),
+            (3 << 39, "1536GiB"),
+            (1 << 50, "1024TiB"),
+        ] {
+            assert_eq!(exact_bytes(bytes), text);
+            assert_eq!(parse_bytes(text), Ok(bytes));
+        }
+        for time in
+            [Duration::ZERO, Duration::from_millis(1_002), Duration::from_hours(36), Duration::from_secs(3_155_760_000)]
+        {
+            assert_eq!(parse_duration(&exact_duration(time)), Ok(time));
+        }
+        assert_eq!(exact_duration(Duration::from_secs(3_155_760_000)), "100years");
     }
 
     #[test]

@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+use super::endpoint::{Endpoint, Listen};
+use super::words::{HistoryMode, LogFormat, LogLevel, Prefetch};
+
 /// A remote that sends nothing for this long is given up: longer than any pause of a healthy server packing objects,
 /// short enough that a reader is not left hanging.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,7 +37,7 @@ const HYDRATE_WARM_OBJECTS: usize = 32_768;
 /// time-out, so that the log says who waited before the failure says why.
 const HYDRATE_WATCHDOG: Duration = Duration::from_secs(10);
 /// Four more attempts, with backoff, outlast a server's restart and stay within a reader's patience.
-const HYDRATE_RETRIES: u32 = 4;
+const HYDRATE_RETRIES: usize = 4;
 /// Holds the rows of a 78k workspace and the chunks in use; the operating system's page cache holds the rest.
 const STORE_CACHE_BYTES: u64 = 32 << 20;
 /// Two session threads: one answers while the other is in the kernel; four measured slower.
@@ -87,6 +90,24 @@ pub struct Settings {
     pub generations: Generations,
     /// `[gc]`
     pub gc: Gc,
+    /// `[metrics]`
+    pub metrics: MetricsSettings,
+    /// `[otlp]`
+    pub otlp: Otlp,
+}
+
+/// Where metrics can be asked for, besides `larder metrics`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// A port or socket; `None`: none.
+    pub listen: Option<Listen>,
+}
+
+/// Export of spans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Otlp {
+    /// The collector; `None`: nothing is exported.
+    pub endpoint: Option<Endpoint>,
 }
 
 /// How much the cache may take.
@@ -169,14 +190,14 @@ pub struct Hydrate {
     /// Globs of file names that are prefetched last, before the built-in table.
     pub last: Vec<String>,
     /// Further attempts after a transient failure.
-    pub retries: u32,
+    pub retries: usize,
 }
 
 /// The redb file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     /// redb's page cache.
-    pub cache_bytes: usize,
+    pub cache_bytes: u64,
 }
 
 /// The FUSE session.
@@ -191,6 +212,8 @@ pub struct Fuse {
 pub struct Log {
     /// Least severe events written.
     pub level: LogLevel,
+    /// How they are written.
+    pub format: LogFormat,
     /// Size at which the file is rotated.
     pub max_bytes: u64,
     /// Files kept, the current one included.
@@ -238,7 +261,7 @@ impl Default for Hydrate {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { cache_bytes: usize::try_from(STORE_CACHE_BYTES).expect("32 MiB fits every usize Linux has") }
+        Self { cache_bytes: STORE_CACHE_BYTES }
     }
 }
 
@@ -250,7 +273,7 @@ impl Default for Fuse {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: LogLevel::Info, max_bytes: LOG_MAX_BYTES, files: LOG_FILES }
+        Self { level: LogLevel::Info, format: LogFormat::Text, max_bytes: LOG_MAX_BYTES, files: LOG_FILES }
     }
 }
 
@@ -273,80 +296,5 @@ impl Default for Generations {
 impl Default for Gc {
     fn default() -> Self {
         Self { interval: GC_INTERVAL, grace: GC_GRACE }
-    }
-}
-
-/// What takes a directory's missing files along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prefetch {
-    /// Nothing: only what is read is fetched.
-    Off,
-    /// Reading a file of it.
-    OnRead,
-    /// Listing it, or reading a file of it.
-    OnList,
-}
-
-impl Prefetch {
-    pub(super) const ALL: [Self; 3] = [Self::Off, Self::OnRead, Self::OnList];
-
-    /// The name `config.toml` has for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::OnRead => "on-read",
-            Self::OnList => "on-list",
-        }
-    }
-}
-
-/// What becomes of the history that a mount left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HistoryMode {
-    /// It follows in the background, commits only.
-    Background,
-    /// It stays out.
-    Off,
-}
-
-impl HistoryMode {
-    pub(super) const ALL: [Self; 2] = [Self::Background, Self::Off];
-
-    /// The name `config.toml` has for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Background => "background",
-            Self::Off => "off",
-        }
-    }
-}
-
-/// Severity of a log event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    /// Only what went wrong.
-    Error,
-    /// And what may go wrong.
-    Warn,
-    /// And what was done.
-    Info,
-    /// And how.
-    Debug,
-    /// And every step of it.
-    Trace,
-}
-
-impl LogLevel {
-    pub(super) const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
-
-    /// The level's name, as `config.toml` and `tracing` have it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
     }
 }

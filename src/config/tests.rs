@@ -12,6 +12,10 @@ fn paths(variables: &[(&str, &str)], run_user: &Path) -> Result<Config, ConfigEr
     })
 }
 
+fn settings_of(file: &Path) -> Result<Settings, ConfigError> {
+    Reading::of_file(file, false).whole()
+}
+
 const NOWHERE: &str = "/nonexistent";
 
 #[test]

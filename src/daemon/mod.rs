@@ -26,6 +26,7 @@ pub mod mounting;
 pub mod moving;
 mod names;
 pub mod objects;
+pub mod otlp;
 pub mod overlay;
 pub mod pin;
 pub mod prepare;
@@ -123,13 +124,13 @@ pub struct Daemon {
 /// Runs the daemon until it is told to stop.
 pub fn run(config: &Config, foreground: bool) -> Result<(), Failure> {
     config.create_directories()?;
-    let settings = &config.settings;
-    log::init(&config.log_path, &settings.log, foreground)
+    let export = log::init(&config.log_path, &config.settings, foreground)
         .map_err(|error| Failure::new(FailureClass::Other, format!("{}: {error}", config.log_path.display())))?;
     let outcome = start(config);
     if let Err(failure) = &outcome {
         tracing::error!("{failure}");
     }
+    export.close();
     outcome
 }
 
@@ -152,7 +153,8 @@ fn start(config: &Config) -> Result<(), Failure> {
     share_one_heap();
     let binary = std::env::current_exe()
         .map_err(|error| Failure::new(FailureClass::Other, format!("this program can't be found: {error}")))?;
-    let options = StoreOptions { cache_bytes: config.settings.store.cache_bytes };
+    let options =
+        StoreOptions { cache_bytes: usize::try_from(config.settings.store.cache_bytes).unwrap_or(usize::MAX) };
     let wanted = &config.settings.hydrate;
     let classes = ClassTable::new(&wanted.manifests, &wanted.sources, &wanted.texts, &wanted.last);
     let classes = Arc::new(classes.map_err(|error| Failure::new(FailureClass::Usage, error))?);

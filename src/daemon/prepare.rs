@@ -518,7 +518,7 @@ fn hydrator(
         inflight_objects: wanted.inflight_objects,
         inflight_bytes: wanted.inflight_bytes,
         memory_bytes: wanted.memory_bytes,
-        retries: wanted.retries,
+        retries: u32::try_from(wanted.retries).unwrap_or(u32::MAX),
         timeout: settings.network.timeout,
         classes: Arc::clone(&daemon.classes),
     };

@@ -186,8 +186,11 @@ impl From<ConfigError> for Failure {
             ConfigError::NoHome => (FailureClass::Usage, "set LARDER_HOME to a directory of your own"),
             ConfigError::NotUtf8 { .. } => (FailureClass::Usage, "set LARDER_HOME to a path that is valid UTF-8"),
             ConfigError::Syntax { .. } => (FailureClass::Usage, "correct that line, or move the file away"),
-            ConfigError::UnknownKey { .. } => (FailureClass::Usage, "correct or remove the key; the manual lists all"),
+            ConfigError::UnknownKey { .. } => {
+                (FailureClass::Usage, "correct or remove the key; `larder config show` has all")
+            }
             ConfigError::Value { .. } => (FailureClass::Usage, "correct the value, or remove it to have the default"),
+            ConfigError::Variable { .. } => (FailureClass::Usage, "correct the variable, or unset it"),
             ConfigError::Foreign { .. } => (FailureClass::Refused, "set LARDER_HOME to a directory of your own"),
             ConfigError::Io { .. } => (FailureClass::Other, "check the path and its permissions"),
         };

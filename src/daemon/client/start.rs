@@ -103,6 +103,8 @@ fn spawn(config: &Config) -> Result<Child, Failure> {
     let program = std::env::current_exe().map_err(wrong)?;
     let mut command = Command::new(program);
     command.args(DETACHED).current_dir("/");
+    // Whatever this client was told; the file it reads itself.
+    command.env("LARDER_LOG_FORMAT", config.settings.log.format.as_str());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // A client may run inside a Git hook or alias; what Git says there is about that repository alone.
     for (name, _) in std::env::vars_os() {
