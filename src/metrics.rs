@@ -2,13 +2,23 @@
 //!
 //! One [`Metrics`] lives in the daemon and is handed down; [`Metrics::render`]
 //! gives the text that `larder metrics` prints (the `OpenMetrics` text format,
-//! <https://prometheus.io/docs/specs/om/open_metrics_spec/>).
+//! <https://prometheus.io/docs/specs/om/open_metrics_spec/>). What is only
+//! counted when somebody asks is a [`Snapshot`]. docs/metrics.md has them all
+//! in a table, which a test compares with what is exported.
+
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// A gauge with one label.
+type Labelled = Family<[(&'static str, &'static str); 1], Gauge>;
 
 /// The daemon's counters, gauges and histograms.
 #[derive(Debug)]
@@ -25,25 +35,80 @@ pub struct Metrics {
     pub hits: Counter,
     /// `larder_misses_total`: reads that had to wait for a remote.
     pub misses: Counter,
+    /// `larder_read_failures_total`: reads that failed because the object could not be had.
+    pub read_failures: Counter,
     /// `larder_damaged_total`: cached objects dropped because their checksum was wrong.
     pub damaged: Counter,
     /// `larder_evicted_total`: objects taken out to make room.
     pub evicted_objects: Counter,
     /// `larder_evicted_bytes_total`: bytes they took as stored.
     pub evicted_bytes: Counter,
-    /// `larder_queue_depth`: wants waiting for a connection.
-    pub queue_depth: Gauge,
-    /// `larder_inflight_objects`: objects asked for on a connection and not yet here.
-    pub inflight_objects: Gauge,
-    /// `larder_waiters`: readers and warms that wait for a remote now.
-    pub waiters: Gauge,
-    /// `larder_tasks`: tasks of the daemon's runtime that are alive; the same when nothing goes on.
-    pub tasks: Gauge,
+    /// `larder_metrics_listening`: whether the address that the settings name is served.
+    pub listening: Gauge,
     /// `larder_read_seconds`: time to answer a read of the kernel's.
     pub read_seconds: Histogram,
     /// `larder_hydration_seconds`: time a reader waited for an object.
     pub hydration_seconds: Histogram,
+    counted: Counted,
     registry: Registry,
+}
+
+/// Where a [`Snapshot`] is kept for rendering.
+#[derive(Debug, Default)]
+struct Counted {
+    queue_depth: Gauge,
+    queue_objects: Labelled,
+    inflight_objects: Gauge,
+    waiters: Gauge,
+    tasks: Gauge,
+    mounts: Gauge,
+    workspaces: Labelled,
+    remotes_offline: Gauge,
+    cache_objects: Gauge,
+    cache_trees: Gauge,
+    cache_raw_bytes: Gauge,
+    cache_stored_bytes: Gauge,
+    cache_file_bytes: Gauge,
+    cache_limit_bytes: Gauge,
+    disk_free_bytes: Gauge,
+    fetch_records_lost: Counter,
+}
+
+/// What is counted only when somebody asks.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Wants waiting for a connection.
+    pub queue_depth: usize,
+    /// Of these, by class.
+    pub queue_objects: Vec<(&'static str, usize)>,
+    /// Objects asked for on a connection and not yet here.
+    pub inflight_objects: usize,
+    /// Readers and warms that wait for a remote now.
+    pub waiters: usize,
+    /// Tasks of the daemon's runtime that are alive; the same when nothing goes on.
+    pub tasks: usize,
+    /// Mounts of this daemon.
+    pub mounts: usize,
+    /// Workspaces, by state.
+    pub workspaces: Vec<(&'static str, usize)>,
+    /// Repositories whose remote could not be reached when it was last asked.
+    pub remotes_offline: usize,
+    /// Blobs in the cache.
+    pub cache_objects: u64,
+    /// Trees in the cache.
+    pub cache_trees: u64,
+    /// Raw bytes of the blobs.
+    pub cache_raw_bytes: u64,
+    /// Bytes they take as stored.
+    pub cache_stored_bytes: u64,
+    /// Bytes of the store's file on disk.
+    pub cache_file_bytes: u64,
+    /// Most bytes it may have.
+    pub cache_limit_bytes: u64,
+    /// Bytes free on its disk.
+    pub disk_free_bytes: u64,
+    /// Records of fetches that were not kept, since the start.
+    pub fetch_records_lost: u64,
 }
 
 impl Default for Metrics {
@@ -57,48 +122,108 @@ impl Default for Metrics {
             remote_failures: Counter::default(),
             hits: Counter::default(),
             misses: Counter::default(),
+            read_failures: Counter::default(),
             damaged: Counter::default(),
             evicted_objects: Counter::default(),
             evicted_bytes: Counter::default(),
-            queue_depth: Gauge::default(),
-            inflight_objects: Gauge::default(),
-            waiters: Gauge::default(),
-            tasks: Gauge::default(),
+            listening: Gauge::default(),
             read_seconds: seconds(),
             hydration_seconds: seconds(),
+            counted: Counted::default(),
             registry: Registry::with_prefix("larder"),
         };
-        metrics.register();
+        metrics.register_events();
+        metrics.register_counted();
         metrics
     }
 }
 
 impl Metrics {
     /// The current values as Prometheus text.
-    pub fn render(&self) -> String {
+    pub fn render(&self, now: &Snapshot) -> String {
+        self.counted.take(now);
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = encode(&mut text, &self.registry);
         text
     }
 
-    fn register(&mut self) {
+    fn register_events(&mut self) {
         let r = &mut self.registry;
+        r.register("build", "The daemon's version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let started = Gauge::<i64>::default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        started.set(since.try_into().unwrap_or(i64::MAX));
+        r.register_with_unit("start_time", "When the daemon started, since 1970 UTC", Unit::Seconds, started);
         r.register("remote_requests", "Requests sent to remotes", self.remote_requests.clone());
         r.register("remote_objects", "Objects received and verified", self.remote_objects.clone());
-        r.register("remote_bytes", "Raw bytes of objects received", self.remote_bytes.clone());
+        r.register_with_unit("remote", "Raw bytes of objects received", Unit::Bytes, self.remote_bytes.clone());
         r.register("remote_failures", "Requests to remotes that failed", self.remote_failures.clone());
         r.register("hits", "Reads answered from the cache", self.hits.clone());
         r.register("misses", "Reads that waited for a remote", self.misses.clone());
+        let help = "Reads that failed because an object could not be had";
+        r.register("read_failures", help, self.read_failures.clone());
         r.register("damaged", "Cached objects dropped because their checksum was wrong", self.damaged.clone());
         r.register("evicted", "Objects taken out to make room", self.evicted_objects.clone());
-        r.register("evicted_bytes", "Stored bytes of objects taken out to make room", self.evicted_bytes.clone());
-        r.register("queue_depth", "Wants waiting for a connection", self.queue_depth.clone());
-        r.register("inflight_objects", "Objects asked for and not yet here", self.inflight_objects.clone());
-        r.register("waiters", "Readers and warms that wait for a remote now", self.waiters.clone());
-        r.register("tasks", "Tasks of the runtime that are alive", self.tasks.clone());
-        r.register("read_seconds", "Time to answer a read", self.read_seconds.clone());
-        r.register("hydration_seconds", "Time a reader waited for an object", self.hydration_seconds.clone());
+        let help = "Stored bytes of objects taken out to make room";
+        r.register_with_unit("evicted", help, Unit::Bytes, self.evicted_bytes.clone());
+        let help = "1 while metrics are served at the address that metrics.listen names";
+        r.register("metrics_listening", help, self.listening.clone());
+        r.register_with_unit("read", "Time to answer a read", Unit::Seconds, self.read_seconds.clone());
+        let help = "Time a reader waited for an object";
+        r.register_with_unit("hydration", help, Unit::Seconds, self.hydration_seconds.clone());
+    }
+
+    fn register_counted(&mut self) {
+        let (r, c) = (&mut self.registry, &self.counted);
+        r.register("queue_depth", "Wants waiting for a connection", c.queue_depth.clone());
+        r.register("queue_objects", "Wants waiting for a connection, by class", c.queue_objects.clone());
+        r.register("inflight_objects", "Objects asked for and not yet here", c.inflight_objects.clone());
+        r.register("waiters", "Readers and warms that wait for a remote now", c.waiters.clone());
+        r.register("tasks", "Tasks of the runtime that are alive", c.tasks.clone());
+        r.register("mounts", "Mounts of this daemon", c.mounts.clone());
+        r.register("workspaces", "Workspaces, by state", c.workspaces.clone());
+        let help = "Repositories whose remote could not be reached when it was last asked";
+        r.register("remotes_offline", help, c.remotes_offline.clone());
+        r.register("cache_objects", "Blobs in the cache", c.cache_objects.clone());
+        r.register("cache_trees", "Trees in the cache", c.cache_trees.clone());
+        r.register_with_unit("cache_raw", "Raw bytes of the blobs", Unit::Bytes, c.cache_raw_bytes.clone());
+        let help = "Bytes that the blobs take as stored";
+        r.register_with_unit("cache_stored", help, Unit::Bytes, c.cache_stored_bytes.clone());
+        let help = "Bytes of the store's file on disk";
+        r.register_with_unit("cache_file", help, Unit::Bytes, c.cache_file_bytes.clone());
+        let help = "Most bytes that the store's file may have";
+        r.register_with_unit("cache_limit", help, Unit::Bytes, c.cache_limit_bytes.clone());
+        r.register_with_unit("disk_free", "Bytes free on the store's disk", Unit::Bytes, c.disk_free_bytes.clone());
+        let help = "Records of fetches that were not kept because too many came at once";
+        r.register("fetch_records_lost", help, c.fetch_records_lost.clone());
+    }
+}
+
+impl Counted {
+    fn take(&self, now: &Snapshot) {
+        let count = |gauge: &Gauge, count: usize| drop(gauge.set(i64::try_from(count).unwrap_or(i64::MAX)));
+        let amount = |gauge: &Gauge, amount: u64| drop(gauge.set(i64::try_from(amount).unwrap_or(i64::MAX)));
+        count(&self.queue_depth, now.queue_depth);
+        for (class, objects) in &now.queue_objects {
+            count(&self.queue_objects.get_or_create(&[("class", class)]), *objects);
+        }
+        count(&self.inflight_objects, now.inflight_objects);
+        count(&self.waiters, now.waiters);
+        count(&self.tasks, now.tasks);
+        count(&self.mounts, now.mounts);
+        for (state, workspaces) in &now.workspaces {
+            count(&self.workspaces.get_or_create(&[("state", state)]), *workspaces);
+        }
+        count(&self.remotes_offline, now.remotes_offline);
+        amount(&self.cache_objects, now.cache_objects);
+        amount(&self.cache_trees, now.cache_trees);
+        amount(&self.cache_raw_bytes, now.cache_raw_bytes);
+        amount(&self.cache_stored_bytes, now.cache_stored_bytes);
+        amount(&self.cache_file_bytes, now.cache_file_bytes);
+        amount(&self.cache_limit_bytes, now.cache_limit_bytes);
+        amount(&self.disk_free_bytes, now.disk_free_bytes);
+        self.fetch_records_lost.inner().store(now.fetch_records_lost, Ordering::Relaxed);
     }
 }
 
@@ -110,13 +235,22 @@ mod tests {
     fn names_are_those_scripts_rely_on() {
         let metrics = Metrics::default();
         metrics.remote_requests.inc();
-        let text = metrics.render();
+        metrics.evicted_bytes.inc_by(7);
+        let now = Snapshot { queue_objects: vec![("read", 3)], fetch_records_lost: 2, ..Snapshot::default() };
+        let text = metrics.render(&now);
         for name in [
             "larder_remote_requests_total 1",
             "larder_remote_objects_total 0",
+            "larder_remote_bytes_total 0",
+            "larder_evicted_total 0",
+            "larder_evicted_bytes_total 7",
             "larder_hits_total 0",
             "larder_misses_total 0",
             "larder_queue_depth 0",
+            "larder_queue_objects{class=\"read\"} 3",
+            "larder_fetch_records_lost_total 2",
+            "# TYPE larder_read_seconds histogram",
+            "# TYPE larder_hydration_seconds histogram",
         ] {
             assert!(text.lines().any(|line| line == name), "{name} in\n{text}");
         }

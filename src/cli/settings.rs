@@ -251,13 +251,15 @@ fn without_effect(settings: &Settings) -> Vec<String> {
     notes
 }
 
-/// Tells every mistake but the last; the last is the command's failure.
+/// Tells every mistake. One of them is the command's failure: the first, which the JSON document has too, and for people
+/// the last, whose hint ends what they read.
 fn told(mut mistakes: Vec<ConfigError>, output: Output) -> Result<(), Failure> {
+    if output.is_json() {
+        mistakes.truncate(1);
+    }
     let Some(last) = mistakes.pop() else { return Ok(()) };
-    if !output.is_json() {
-        for mistake in mistakes {
-            output.complain(&format!("larder: {}", escape(&mistake.to_string())));
-        }
+    for mistake in mistakes {
+        output.complain(&format!("larder: {}", escape(&mistake.to_string())));
     }
     Err(last.into())
 }

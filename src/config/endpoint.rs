@@ -1,6 +1,6 @@
 //! Addresses that settings name: where metrics are served, and where spans are sent.
 //!
-//! Refuses to serve where other machines could ask: metrics tell names of workspaces.
+//! Refuses to serve metrics where other machines could ask: nothing there tells who asks.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ pub enum Listen {
 
 impl Listen {
     pub(super) const EXPECTED: &'static str = "must be an address like \"127.0.0.1:9478\" or \"unix:/path\"";
-    pub(super) const RANGE: &'static str = "a loopback address with its port, or `unix:` and an absolute path";
+    pub(super) const RANGE: &'static str = "a loopback address with its port, or unix: and an absolute path";
 }
 
 impl FromStr for Listen {
@@ -60,7 +60,7 @@ pub struct Endpoint(String);
 
 impl Endpoint {
     pub(super) const EXPECTED: &'static str = "must be an address like \"http://127.0.0.1:4318\"";
-    pub(super) const RANGE: &'static str = "`http://` or `https://`";
+    pub(super) const RANGE: &'static str = "http:// or https://";
 
     /// The address.
     pub fn as_str(&self) -> &str {

@@ -193,7 +193,7 @@ macro_rules! words {
             }
 
             fn range((): &()) -> String {
-                Self::ALL.map(|word| format!("`{}`", word.as_str())).join(", ")
+                Self::ALL.map(Self::as_str).join(", ")
             }
         }
     )*};

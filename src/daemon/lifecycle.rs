@@ -71,6 +71,7 @@ impl Daemon {
             server::with_progress(live.progress(), read, write, || live.cancel(), work).await
         };
         if let Err(failure) = outcome {
+            tracing::warn!(workspace = live.row().name, "not mounted: {failure}");
             self.forget(&live);
             return Err(failure);
         }
@@ -87,6 +88,7 @@ impl Daemon {
         let (daemon, live) = (Arc::clone(self), Arc::clone(live));
         blocking(move || {
             let row = live.row();
+            let _preparing = preparing(&row).entered();
             let _turn = daemon.turn(&job.url);
             let source = daemon.source(&live, &job)?;
             let point = MountPoint::create(&row.path)?;
@@ -141,6 +143,7 @@ impl Daemon {
     /// Prepares a workspace that is mounted already, and opens its gate or shuts it.
     fn prepare_mounted(self: &Arc<Self>, live: &Arc<Live>, job: &prepare::Job) -> Result<(), Failure> {
         live.preparing();
+        let _preparing = preparing(&live.row()).entered();
         let _turn = self.turn(&job.url);
         let outcome = self.source(live, job).and_then(|source| prepare::from(self, live, job, source));
         match outcome {
@@ -155,7 +158,7 @@ impl Daemon {
                 if live.cancelled() {
                     return Err(failure);
                 }
-                tracing::error!(workspace = live.row().name, "preparation failed: {failure}");
+                tracing::error!("preparation failed: {failure}");
                 let noted = live.update(&self.store, |row| {
                     row.state = WorkspaceState::Failed;
                     row.last_error = Some(failure.message.clone());
@@ -499,11 +502,17 @@ impl Daemon {
     }
 }
 
+/// What belongs to preparing a workspace, in the log. As all such spans it is there whatever the level of the log is.
+fn preparing(row: &Workspace) -> tracing::Span {
+    tracing::error_span!("preparing", workspace = row.name, rev = row.rev)
+}
+
 /// Runs blocking work on a thread where it may block.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
         .await
         .unwrap_or_else(|error| Err(Failure::new(FailureClass::Other, format!("the daemon failed: {error}"))))
 }

@@ -37,6 +37,7 @@ pub mod reach;
 mod ready;
 pub mod reconcile;
 mod refresh;
+mod scrape;
 pub mod server;
 pub mod status;
 mod switch;
@@ -219,6 +220,8 @@ async fn serve(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     let accepting = tokio::spawn(server::accept(Arc::clone(daemon), listener));
     let watching = tokio::spawn(watchdog::watch(Arc::clone(daemon)));
     let folding = tokio::spawn(overlay::fold_in_time(Arc::clone(daemon)));
+    let listen = daemon.config.settings.metrics.listen.clone();
+    let scraping = listen.map(|listen| tokio::spawn(scrape::serve(Arc::clone(daemon), listen)));
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     loop {
         tokio::select! {
@@ -239,6 +242,9 @@ async fn serve(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     accepting.abort();
     watching.abort();
     folding.abort();
+    if let Some(scraping) = scraping {
+        scraping.abort();
+    }
     let begun = Instant::now();
     let ending = Arc::clone(daemon);
     let _ = tokio::task::spawn_blocking(move || ending.unmount_all()).await;

@@ -98,10 +98,15 @@ impl Daemon {
         if commit == record.commit.0 {
             return Ok(());
         }
+        let generation = record.generation.0;
+        let _following =
+            tracing::error_span!("following HEAD", workspace = row.name, generation, commit = %commit).entered();
         let job = self.job_of(live)?;
         let open = || prepare::remote(self, &job).open();
         let commit = bring_changed::commit(self, &repository, &record, commit, &mut Lazy::new(&open))?;
-        self.head_moved(live, &commit)
+        self.head_moved(live, &commit)?;
+        tracing::info!(published = live.row().current.map(|now| now.0), "followed HEAD");
+        Ok(())
     }
 
     pub(super) fn repository_of(&self, live: &Live) -> Result<Repository, Failure> {

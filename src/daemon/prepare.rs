@@ -120,11 +120,14 @@ pub fn source(daemon: &Daemon, live: &Live, job: &Job) -> Result<Source, Failure
 
 /// Makes what the workspace is to show of its source.
 pub fn from(daemon: &Daemon, live: &Arc<Live>, job: &Job, source: Source) -> Result<Shown, Failure> {
-    match source {
-        Source::Shown(shown) => Ok(*shown),
-        Source::Answered(answered) => prepare(daemon, live, job, *answered),
-        Source::Cached(failure) => cached(daemon, live, job, failure),
-    }
+    let shown = match source {
+        Source::Shown(shown) => *shown,
+        Source::Answered(answered) => prepare(daemon, live, job, *answered)?,
+        Source::Cached(failure) => cached(daemon, live, job, failure)?,
+    };
+    let record = shown.view.generation();
+    tracing::info!(generation = record.generation.0, commit = %record.commit.0, files = record.files, "prepared");
+    Ok(shown)
 }
 
 /// What the workspace showed last, when nothing else was asked for.
@@ -387,6 +390,7 @@ pub(super) fn show(
         owner: Owner(row.id.0),
         converter,
         root: row.path.clone(),
+        workspace: row.name.as_str().into(),
     })
 }
 

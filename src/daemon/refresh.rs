@@ -56,6 +56,7 @@ impl Daemon {
         Ok(Answer::Refreshed(reports))
     }
 
+    #[tracing::instrument(level = "error", name = "refreshing", skip_all, fields(workspace = live.row().name))]
     fn refresh_repository(&self, live: &Live, environment: &[(String, String)]) -> Result<RefreshReport, Failure> {
         let begun = Instant::now();
         let repository = self.repository_of(live)?;

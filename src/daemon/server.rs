@@ -175,7 +175,7 @@ async fn handle(
         }
         Request::Verify(_) => Err(Failure::new(FailureClass::Other, "not built yet")),
         Request::Waits => Ok(Answer::Waits(daemon.waits())),
-        Request::Metrics => Ok(Answer::Text(daemon.rendered_metrics())),
+        Request::Metrics => blocking(daemon, |daemon| Ok(Answer::Text(daemon.rendered_metrics()))).await,
         Request::Fsmonitor { workspace, token, writer } => {
             blocking(daemon, move |daemon| daemon.changes(workspace, &token, writer)).await
         }

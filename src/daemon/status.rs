@@ -9,10 +9,12 @@ use super::protocol::{Answer, Failure, FailureClass, Wait, WaitKind, WorkspaceSt
 use super::workspace::Live;
 use super::{Daemon, worktree};
 use crate::git::fsmonitor::Token;
+use crate::hydrate::queue::Class;
 use crate::hydrate::{Awaited, Hydrator, Place};
 use crate::index::census::Census;
 use crate::index::overlay::changes::{Changed, Point};
 use crate::index::{IndexError, walk};
+use crate::metrics::Snapshot;
 use crate::store::{Repository, Store, StoreError, Workspace, WorkspaceState};
 
 /// Longest wait for the store before what is in it is counted.
@@ -158,15 +160,64 @@ impl Daemon {
         waits
     }
 
-    /// All metrics as text, with those that are only counted when somebody asks.
+    /// All metrics as text, with those that are only counted when somebody asks. Reads the store and asks its disk.
     pub(super) fn rendered_metrics(&self) -> String {
-        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let backlogs: Vec<(usize, usize)> = self.hydrators.lock().values().map(Hydrator::backlog).collect();
-        self.metrics.queue_depth.set(count(backlogs.iter().map(|backlog| backlog.0).sum()));
-        self.metrics.inflight_objects.set(count(backlogs.iter().map(|backlog| backlog.1).sum()));
-        self.metrics.waiters.set(count(self.waits().len()));
-        self.metrics.tasks.set(count(self.runtime.metrics().num_alive_tasks()));
-        self.metrics.render()
+        let hydrators: Vec<Hydrator> = self.hydrators.lock().values().cloned().collect();
+        let mut now = Snapshot {
+            queue_objects: Class::ALL.iter().map(|class| (class.as_str(), 0)).chain([("warm", 0)]).collect(),
+            waiters: self.waits().len(),
+            tasks: self.runtime.metrics().num_alive_tasks(),
+            mounts: self.all().len(),
+            workspaces: self.workspaces_by_state(),
+            remotes_offline: hydrators.iter().filter(|hydrator| hydrator.offline()).count(),
+            cache_limit_bytes: self.quota.max_size(),
+            disk_free_bytes: rustix::fs::statvfs(&self.config.home)
+                .map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            fetch_records_lost: self.store.fetches_lost(),
+            ..Snapshot::default()
+        };
+        for hydrator in &hydrators {
+            let (queued, sent) = hydrator.backlog();
+            now.queue_depth += queued;
+            now.inflight_objects += sent;
+            for (sum, more) in now.queue_objects.iter_mut().zip(hydrator.queued_by_class()) {
+                sum.1 += more;
+            }
+        }
+        let queued: usize = now.queue_objects.iter().map(|(_, objects)| objects).sum();
+        // Whole windows of warms are queued apart from the classes.
+        if let Some(warm) = now.queue_objects.last_mut() {
+            warm.1 = now.queue_depth.saturating_sub(queued);
+        }
+        match self.store.stats() {
+            Ok(stats) => {
+                (now.cache_objects, now.cache_trees) = (stats.blobs, stats.trees);
+                (now.cache_raw_bytes, now.cache_stored_bytes) = (stats.raw_bytes, stats.stored_bytes);
+                now.cache_file_bytes = stats.file_bytes;
+            }
+            Err(error) => tracing::warn!("metrics: {error}"),
+        }
+        self.metrics.render(&now)
+    }
+
+    fn workspaces_by_state(&self) -> Vec<(&'static str, usize)> {
+        const STATES: [(&str, WorkspaceState); 4] = [
+            ("preparing", WorkspaceState::Preparing),
+            ("ready", WorkspaceState::Ready),
+            ("failed", WorkspaceState::Failed),
+            ("unmounted", WorkspaceState::Unmounted),
+        ];
+        let live: Vec<WorkspaceState> = self.all().iter().map(|live| live.state()).collect();
+        let known = self.store.workspaces().map_or_else(
+            |error| {
+                tracing::warn!("metrics: {error}");
+                0
+            },
+            |rows| rows.len(),
+        );
+        let count = |state| live.iter().filter(|live| **live == state).count();
+        let resting = |state| if state == WorkspaceState::Unmounted { known.saturating_sub(live.len()) } else { 0 };
+        STATES.iter().map(|(name, state)| (*name, count(*state) + resting(*state))).collect()
     }
 
     /// What changed in a workspace since `token`.

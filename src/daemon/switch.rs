@@ -72,6 +72,10 @@ impl Daemon {
         Ok(Answer::Switched(report))
     }
 
+    #[tracing::instrument(
+        level = "error", name = "switching", skip_all,
+        fields(workspace = live.row().name, generation = live.row().current.map(|now| now.0), to = request.rev)
+    )]
     fn switch_to(&self, live: &Arc<Live>, request: &SwitchRequest) -> Result<SwitchReport, Failure> {
         let begun = Instant::now();
         let _turn = self.turn_to_move(live.row().id);
@@ -117,7 +121,7 @@ impl Daemon {
         }
         report.generation = live.row().current.map(|generation| generation.0).unwrap_or_default();
         report.seconds = begun.elapsed().as_secs_f64();
-        tracing::info!(workspace = report.workspace, to = meant.named, commit = report.commit, "switched");
+        tracing::info!(published = report.generation, named = meant.named, commit = report.commit, "switched");
         Ok(report)
     }
 

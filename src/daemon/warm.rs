@@ -176,6 +176,9 @@ impl Daemon {
     }
 
     /// Warms `subject` to its end, until it is cancelled or fails. `tell` hears how far it is.
+    #[tracing::instrument(
+        level = "error", name = "warming", skip_all, fields(workspace = live.row().name, tree = %subject.root)
+    )]
     pub(super) async fn run(
         self: &Arc<Self>,
         live: &Arc<Live>,
@@ -211,6 +214,7 @@ impl Daemon {
         let done = Warmed { selected: report.objects_wanted, left_out: report.objects_left_out };
         let store = self.store.clone();
         blocking(move || Ok(store.note_warmed(&key, done, losses)?)).await?;
+        tracing::info!(objects = report.objects_fetched, bytes = report.bytes_fetched, "warmed");
         Ok(report)
     }
 

@@ -347,6 +347,11 @@ impl Hydrator {
         self.core().state.lock().backlog()
     }
 
+    /// Wants queued of each class, as in [`Class::ALL`]; what a warm has not asked for yet is in none.
+    pub fn queued_by_class(&self) -> [usize; Class::ALL.len()] {
+        self.core().state.lock().flights.queued_by_class()
+    }
+
     /// Waits until nothing is queued, asked for or unsaved.
     pub async fn idle(&self) {
         self.core().until(|state| state.closed || (!state.is_coming() && state.saved == state.arrived)).await;

@@ -224,6 +224,11 @@ impl Flights {
         self.queue.len()
     }
 
+    /// Wants queued of each class, as in [`Class::ALL`].
+    pub fn queued_by_class(&self) -> [usize; Class::ALL.len()] {
+        self.queue.depths()
+    }
+
     /// Objects on connections, bulk apart.
     pub fn sent(&self) -> usize {
         self.by_object.len() - self.queue.len()

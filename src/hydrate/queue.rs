@@ -26,6 +26,23 @@ pub enum Class {
     Last,
 }
 
+impl Class {
+    /// All of them, most urgent first.
+    pub const ALL: [Self; 6] = [Self::Read, Self::Sibling, Self::Manifest, Self::Source, Self::Text, Self::Last];
+
+    /// Its name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Sibling => "sibling",
+            Self::Manifest => "manifest",
+            Self::Source => "source",
+            Self::Text => "text",
+            Self::Last => "last",
+        }
+    }
+}
+
 /// One object to fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
@@ -50,6 +67,8 @@ struct Queued {
 pub struct Queue {
     order: BTreeMap<(Class, u64), Queued>,
     places: HashMap<ObjectId, (Class, u64)>,
+    /// Wants queued of each class, as in [`Class::ALL`].
+    depths: [usize; Class::ALL.len()],
     arrivals: u64,
     limit: usize,
 }
@@ -57,7 +76,7 @@ pub struct Queue {
 impl Queue {
     /// An empty queue that takes prefetch up to `limit` wants.
     pub fn new(limit: usize) -> Self {
-        Self { order: BTreeMap::new(), places: HashMap::new(), arrivals: 0, limit }
+        Self { order: BTreeMap::new(), places: HashMap::new(), depths: [0; Class::ALL.len()], arrivals: 0, limit }
     }
 
     /// Queues `want`, or moves it forward when it is queued with less urgency.
@@ -65,7 +84,7 @@ impl Queue {
     pub fn push(&mut self, want: Want, class: Class, owner: Owner) -> bool {
         if let Some(&place) = self.places.get(&want.id) {
             if class < place.0 {
-                self.order.remove(&place);
+                self.take_out(&place);
                 self.insert(want, class, owner);
             }
             return true;
@@ -80,9 +99,9 @@ impl Queue {
     /// As [`Self::push`] for something that somebody waits for: it is taken however full the queue is.
     pub fn push_awaited(&mut self, want: Want, class: Class, owner: Owner) {
         match self.places.get(&want.id) {
-            Some(&place) if place.0 <= class => {}
-            Some(place) => {
-                self.order.remove(place);
+            Some(place) if place.0 <= class => {}
+            Some(&place) => {
+                self.take_out(&place);
                 self.insert(want, class, owner);
             }
             None => self.insert(want, class, owner),
@@ -100,6 +119,7 @@ impl Queue {
             if known > bytes && !taken.is_empty() {
                 break;
             }
+            self.depths[entry.key().0 as usize] -= 1;
             let want = entry.remove().want;
             self.places.remove(&want.id);
             taken.push(want);
@@ -115,7 +135,7 @@ impl Queue {
     /// Takes `id` out.
     pub fn remove(&mut self, id: &ObjectId) {
         if let Some(place) = self.places.remove(id) {
-            self.order.remove(&place);
+            self.take_out(&place);
         }
     }
 
@@ -130,6 +150,11 @@ impl Queue {
         self.places.len()
     }
 
+    /// Wants queued of each class, as in [`Class::ALL`].
+    pub fn depths(&self) -> [usize; Class::ALL.len()] {
+        self.depths
+    }
+
     /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
@@ -139,7 +164,14 @@ impl Queue {
         let place = (class, self.arrivals);
         self.arrivals += 1;
         self.places.insert(want.id, place);
+        self.depths[class as usize] += 1;
         self.order.insert(place, Queued { want, owner });
+    }
+
+    fn take_out(&mut self, place: &(Class, u64)) {
+        if self.order.remove(place).is_some() {
+            self.depths[place.0 as usize] -= 1;
+        }
     }
 }
 
@@ -161,9 +193,15 @@ mod tests {
         assert!(queue.push(want(3, 1), Class::Sibling, ME));
         assert!(queue.push(want(1, 1), Class::Read, ME));
         assert!(queue.push(want(2, 1), Class::Last, ME), "a want of less urgency changes nothing");
+        assert_eq!(queue.depths(), [1, 1, 0, 0, 1, 0]);
         assert_eq!(queue.take(Class::Read, 10, 100), [want(1, 1)]);
         assert_eq!(queue.take(Class::Last, 10, 100), [want(3, 1), want(2, 1)]);
         assert!(queue.is_empty());
+        queue.push_awaited(want(4, 1), Class::Last, ME);
+        queue.push_awaited(want(4, 1), Class::Manifest, ME);
+        assert_eq!(queue.depths(), [0, 0, 1, 0, 0, 0]);
+        queue.remove(&want(4, 1).id);
+        assert_eq!(queue.depths(), [0; 6]);
     }
 
     #[test]

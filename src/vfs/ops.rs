@@ -81,6 +81,16 @@ pub struct Shown {
     pub owner: For,
     /// Where it is mounted: what `larder waits` puts before its paths.
     pub root: PathBuf,
+    /// The workspace's name, for the log.
+    pub workspace: Arc<str>,
+}
+
+impl Shown {
+    /// What a failed hydration belongs to, in the log. Made only then: reads that succeed cost nothing for it.
+    pub(super) fn hydrating(&self, id: ObjectId) -> tracing::Span {
+        let generation = self.view.generation().generation.0;
+        tracing::error_span!("hydrating", workspace = &*self.workspace, generation, object = %id)
+    }
 }
 
 /// Whether a workspace can be read.
@@ -449,7 +459,11 @@ impl Fs {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(object = %id, path = %String::from_utf8_lossy(&cause.label), kind = ?error.kind, "{error}");
+                    self.metrics.read_failures.inc();
+                    let span = shown.hydrating(id);
+                    span.in_scope(|| {
+                        tracing::warn!(path = %String::from_utf8_lossy(&cause.label), kind = ?error.kind, "{error}");
+                    });
                     return Err((&error).into());
                 }
             }

@@ -172,6 +172,7 @@ impl Daemon {
     }
 
     /// Carries a plan out, and tells what it was in `report`.
+    #[tracing::instrument(level = "error", name = "collecting", skip_all, fields(started_by = task.started_by))]
     fn collect(&self, task: &Task, begun: Instant, report: &mut GcReport) -> Result<(), Failure> {
         let in_time = || task.limit.is_none_or(|limit| begun.elapsed() < limit);
         let mut described = false;
