@@ -28,6 +28,7 @@ lint:
 	@scripts/install-deps.sh build lint
 	cargo fmt --check
 	cargo clippy --release --locked --all-targets -- -D warnings
+	cargo clippy --release --locked --features otlp -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --no-deps
 
 build:

@@ -37,8 +37,6 @@ pub struct Metrics {
     pub misses: Counter,
     /// `larder_read_failures_total`: reads that failed because the object could not be had.
     pub read_failures: Counter,
-    /// `larder_damaged_total`: cached objects dropped because their checksum was wrong.
-    pub damaged: Counter,
     /// `larder_evicted_total`: objects taken out to make room.
     pub evicted_objects: Counter,
     /// `larder_evicted_bytes_total`: bytes they took as stored.
@@ -71,6 +69,7 @@ struct Counted {
     cache_file_bytes: Gauge,
     cache_limit_bytes: Gauge,
     disk_free_bytes: Gauge,
+    damaged: Counter,
     fetch_records_lost: Counter,
 }
 
@@ -107,6 +106,8 @@ pub struct Snapshot {
     pub cache_limit_bytes: u64,
     /// Bytes free on its disk.
     pub disk_free_bytes: u64,
+    /// Cached objects dropped because their checksum was wrong, since the start.
+    pub damaged: u64,
     /// Records of fetches that were not kept, since the start.
     pub fetch_records_lost: u64,
 }
@@ -123,7 +124,6 @@ impl Default for Metrics {
             hits: Counter::default(),
             misses: Counter::default(),
             read_failures: Counter::default(),
-            damaged: Counter::default(),
             evicted_objects: Counter::default(),
             evicted_bytes: Counter::default(),
             listening: Gauge::default(),
@@ -163,7 +163,6 @@ impl Metrics {
         r.register("misses", "Reads that waited for a remote", self.misses.clone());
         let help = "Reads that failed because an object could not be had";
         r.register("read_failures", help, self.read_failures.clone());
-        r.register("damaged", "Cached objects dropped because their checksum was wrong", self.damaged.clone());
         r.register("evicted", "Objects taken out to make room", self.evicted_objects.clone());
         let help = "Stored bytes of objects taken out to make room";
         r.register_with_unit("evicted", help, Unit::Bytes, self.evicted_bytes.clone());
@@ -195,6 +194,7 @@ impl Metrics {
         let help = "Most bytes that the store's file may have";
         r.register_with_unit("cache_limit", help, Unit::Bytes, c.cache_limit_bytes.clone());
         r.register_with_unit("disk_free", "Bytes free on the store's disk", Unit::Bytes, c.disk_free_bytes.clone());
+        r.register("damaged", "Cached objects dropped because their checksum was wrong", c.damaged.clone());
         let help = "Records of fetches that were not kept because too many came at once";
         r.register("fetch_records_lost", help, c.fetch_records_lost.clone());
     }
@@ -202,8 +202,8 @@ impl Metrics {
 
 impl Counted {
     fn take(&self, now: &Snapshot) {
-        let count = |gauge: &Gauge, count: usize| drop(gauge.set(i64::try_from(count).unwrap_or(i64::MAX)));
-        let amount = |gauge: &Gauge, amount: u64| drop(gauge.set(i64::try_from(amount).unwrap_or(i64::MAX)));
+        let count = |gauge: &Gauge, count: usize| gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        let amount = |gauge: &Gauge, amount: u64| gauge.set(i64::try_from(amount).unwrap_or(i64::MAX));
         count(&self.queue_depth, now.queue_depth);
         for (class, objects) in &now.queue_objects {
             count(&self.queue_objects.get_or_create(&[("class", class)]), *objects);
@@ -223,6 +223,7 @@ impl Counted {
         amount(&self.cache_file_bytes, now.cache_file_bytes);
         amount(&self.cache_limit_bytes, now.cache_limit_bytes);
         amount(&self.disk_free_bytes, now.disk_free_bytes);
+        self.damaged.inner().store(now.damaged, Ordering::Relaxed);
         self.fetch_records_lost.inner().store(now.fetch_records_lost, Ordering::Relaxed);
     }
 }

@@ -19,7 +19,6 @@ mod words;
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 

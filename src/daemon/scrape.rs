@@ -51,7 +51,8 @@ const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
 enum Listener {
     Port(TcpListener),
-    Socket(UnixListener, Bound),
+    /// And what removes it.
+    Socket(UnixListener, #[expect(dead_code, reason = "kept for what it does when it is dropped")] Bound),
 }
 
 /// A socket in the file system; removed when this is dropped, if it is still the one that was made.

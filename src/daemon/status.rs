@@ -173,6 +173,7 @@ impl Daemon {
             cache_limit_bytes: self.quota.max_size(),
             disk_free_bytes: rustix::fs::statvfs(&self.config.home)
                 .map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            damaged: self.store.damaged(),
             fetch_records_lost: self.store.fetches_lost(),
             ..Snapshot::default()
         };
