@@ -35,7 +35,7 @@ pub struct Metrics {
     pub hits: Counter,
     /// `larder_misses_total`: reads that had to wait for a remote.
     pub misses: Counter,
-    /// `larder_read_failures_total`: reads that failed because the object could not be had.
+    /// `larder_read_failures_total`: reads and questions for sizes that failed because the object could not be had.
     pub read_failures: Counter,
     /// `larder_evicted_total`: objects taken out to make room.
     pub evicted_objects: Counter,
@@ -161,7 +161,7 @@ impl Metrics {
         r.register("remote_failures", "Requests to remotes that failed", self.remote_failures.clone());
         r.register("hits", "Reads answered from the cache", self.hits.clone());
         r.register("misses", "Reads that waited for a remote", self.misses.clone());
-        let help = "Reads that failed because an object could not be had";
+        let help = "Reads and questions for sizes that failed because an object could not be had";
         r.register("read_failures", help, self.read_failures.clone());
         r.register("evicted", "Objects taken out to make room", self.evicted_objects.clone());
         let help = "Stored bytes of objects taken out to make room";

@@ -125,7 +125,8 @@ fn metrics_tell_what_happened() {
     proxy.set_offline(true);
     let name = first_file(&mount.join("many"));
     read(&name).expect_err("nobody answers");
-    assert_eq!((fixture.metric("larder_read_failures_total"), fixture.metric("larder_remotes_offline")), (1, 1));
+    assert!(fixture.metric("larder_read_failures_total") > 0);
+    assert_eq!(fixture.metric("larder_remotes_offline"), 1);
     fixture.ok(&["unmount", text(&mount)]);
     assert_eq!(fixture.json(&["metrics"])["larder_workspaces{state=\"unmounted\"}"], 1);
     assert_eq!(fixture.metric("larder_mounts"), 0);

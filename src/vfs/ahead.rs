@@ -124,7 +124,7 @@ impl Fs {
         if shown.hydrator.offers_sizes() != Some(false) {
             match self.ask_for_sizes(shown, &directory, position, turn, &cause).await {
                 Err(error) if error.kind == FailureKind::Unsupported => {}
-                Err(error) => return Err((&error).into()),
+                Err(error) => return Err(self.failed(shown, &cause.label, id, &error)),
                 // The server answered for all that it has.
                 Ok(told) => {
                     self.sizes_in_a_row.done();
@@ -138,7 +138,7 @@ impl Fs {
         let companions = self.size_companions(shown, &directory, node.parent, position, turn);
         let landed = shown.hydrator.hydrate(Want { id, size: None }, &cause, &companions).wait().await;
         self.sizes_in_a_row.done();
-        let size = match landed.map_err(|error| Errno::from(&error))? {
+        let size = match landed.map_err(|error| self.failed(shown, &cause.label, id, &error))? {
             Landed::Bytes(bytes) => bytes.len() as u64,
             // Something else than a blob has no size to show.
             Landed::Structure(..) => return Err(Errno::EIO),
@@ -158,7 +158,7 @@ impl Fs {
             return Ok(size);
         }
         let landed = shown.hydrator.hydrate(Want { id, size: None }, &cause, &[]).wait().await;
-        match landed.map_err(|error| Errno::from(&error))? {
+        match landed.map_err(|error| self.failed(shown, &cause.label, id, &error))? {
             Landed::Bytes(bytes) => Ok(bytes.len() as u64),
             Landed::Structure(..) => Err(Errno::EIO),
             Landed::Stored => self.known_size(&id)?.ok_or(Errno::EIO),

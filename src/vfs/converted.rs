@@ -162,7 +162,7 @@ impl Fs {
                 }
                 let size = place.as_ref().and_then(|(_, directory)| directory.size(position));
                 let want = Want { id: planned.source, size };
-                raw = landed(shown, want, &cause, &companions, siblings).await?;
+                raw = landed(self, shown, want, &cause, &companions, siblings).await?;
             }
             let done = converter.convert(&plan, position, raw).await;
             done.map_err(|error| {
@@ -201,7 +201,7 @@ impl Fs {
         let mut batch = Batch::default();
         for (id, ticket) in tickets {
             // Rules are read out of the store, where what arrived may not be yet.
-            if let Landed::Bytes(bytes) = ticket.wait().await.map_err(|error| Errno::from(&error))? {
+            if let Landed::Bytes(bytes) = ticket.wait().await.map_err(|error| self.failed(shown, &cause.label, id, &error))? {
                 batch.blob(id, &bytes);
             }
         }
@@ -224,6 +224,7 @@ fn as_plans(planned: Result<Option<Arc<Plan>>, RulesError>) -> Plans {
 /// Hydrates `want` and waits for the first `waited` of its companions too. What arrived and may not be stored yet, as far as memory
 /// should hold it: the rest is read out of the store later.
 async fn landed(
+    fs: &Fs,
     shown: &Shown,
     want: Want,
     cause: &Arc<Cause>,
@@ -232,9 +233,11 @@ async fn landed(
 ) -> Result<HashMap<ObjectId, Bytes>, Errno> {
     let mut raw = HashMap::new();
     let first = shown.hydrator.hydrate(want, cause, companions);
-    let others: Vec<_> =
-        companions[..waited].iter().map(|other| (other.id, shown.hydrator.hydrate(*other, cause, &[]))).collect();
-    if let Landed::Bytes(bytes) = first.wait().await.map_err(|error| Errno::from(&error))? {
+    let others: Vec<_> = companions[..waited]
+        .iter()
+        .map(|other| (other.id, shown.hydrator.hydrate(*other, cause, &[])))
+        .collect();
+    if let Landed::Bytes(bytes) = first.wait().await.map_err(|error| fs.failed(shown, &cause.label, want.id, &error))? {
         raw.insert(want.id, bytes);
     }
     let mut room = BATCH_BYTES;

@@ -15,6 +15,7 @@ mod caller;
 pub mod convert;
 mod converted;
 pub mod errno;
+mod failed;
 pub mod fuse;
 pub mod inode;
 pub mod interrupt;

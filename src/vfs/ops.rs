@@ -85,14 +85,6 @@ pub struct Shown {
     pub workspace: Arc<str>,
 }
 
-impl Shown {
-    /// What a failed hydration belongs to, in the log. Made only then: reads that succeed cost nothing for it.
-    pub(super) fn hydrating(&self, id: ObjectId) -> tracing::Span {
-        let generation = self.view.generation().generation.0;
-        tracing::error_span!("hydrating", workspace = &*self.workspace, generation, object = %id)
-    }
-}
-
 /// Whether a workspace can be read.
 #[derive(Clone)]
 pub enum Gate {
@@ -458,14 +450,7 @@ impl Fs {
                         return Ok(bytes);
                     }
                 }
-                Err(error) => {
-                    self.metrics.read_failures.inc();
-                    let span = shown.hydrating(id);
-                    span.in_scope(|| {
-                        tracing::warn!(path = %String::from_utf8_lossy(&cause.label), kind = ?error.kind, "{error}");
-                    });
-                    return Err((&error).into());
-                }
+                Err(error) => return Err(self.failed(shown, &cause.label, id, &error)),
             }
         }
         Err(Errno::EIO)
