@@ -60,7 +60,7 @@ fn families(exported: &str) -> BTreeMap<String, Family> {
             let mut words = about.splitn(3, ' ');
             let (what, name, rest) = (words.next(), words.next(), words.next().unwrap_or_default());
             let Some(name) = name else { continue };
-            current = name.to_owned();
+            name.clone_into(&mut current);
             let family = all.entry(current.clone()).or_default();
             match what {
                 Some("HELP") => rest.trim_end_matches('.').clone_into(&mut family.help),

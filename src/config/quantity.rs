@@ -101,11 +101,11 @@ mod tests {
             assert_eq!(parse_bytes(text), Ok(bytes));
         }
         for time in
-            [Duration::ZERO, Duration::from_millis(1_002), Duration::from_hours(36), Duration::from_secs(3_155_760_000)]
+            [Duration::ZERO, Duration::from_millis(1_002), Duration::from_hours(36), Duration::from_hours(876_600)]
         {
             assert_eq!(parse_duration(&exact_duration(time)), Ok(time));
         }
-        assert_eq!(exact_duration(Duration::from_secs(3_155_760_000)), "100years");
+        assert_eq!(exact_duration(Duration::from_hours(876_600)), "100years");
     }
 
     #[test]
