@@ -201,7 +201,9 @@ impl Fs {
         let mut batch = Batch::default();
         for (id, ticket) in tickets {
             // Rules are read out of the store, where what arrived may not be yet.
-            if let Landed::Bytes(bytes) = ticket.wait().await.map_err(|error| self.failed(shown, &cause.label, id, &error))? {
+            if let Landed::Bytes(bytes) =
+                ticket.wait().await.map_err(|error| self.failed(shown, &cause.label, id, &error))?
+            {
                 batch.blob(id, &bytes);
             }
         }
@@ -233,10 +235,8 @@ async fn landed(
 ) -> Result<HashMap<ObjectId, Bytes>, Errno> {
     let mut raw = HashMap::new();
     let first = shown.hydrator.hydrate(want, cause, companions);
-    let others: Vec<_> = companions[..waited]
-        .iter()
-        .map(|other| (other.id, shown.hydrator.hydrate(*other, cause, &[])))
-        .collect();
+    let others: Vec<_> =
+        companions[..waited].iter().map(|other| (other.id, shown.hydrator.hydrate(*other, cause, &[]))).collect();
     if let Landed::Bytes(bytes) = first.wait().await.map_err(|error| fs.failed(shown, &cause.label, want.id, &error))? {
         raw.insert(want.id, bytes);
     }

@@ -154,7 +154,8 @@ fn hydrate(settings: &Settings, machine: Machine, warn: &mut dyn FnMut(&str, Str
         );
         warn("hydrate.batch_objects", detail, "set it to at most half of hydrate.inflight_objects");
     }
-    let longest = settings.network.timeout.saturating_mul(wanted.retries.saturating_add(1));
+    let attempts = u32::try_from(wanted.retries).unwrap_or(u32::MAX).saturating_add(1);
+    let longest = settings.network.timeout.saturating_mul(attempts);
     if wanted.watchdog > longest {
         let detail = format!(
             "hardly any effect: who waits for a silent remote is given up after {}, before {} are over",
