@@ -69,6 +69,10 @@ static KEYS: &[&dyn Key] = &[
         .means("time between two collections the daemon starts by itself; `\"0s\"`: never"),
     &entry("gc.grace", secs(0)..=LONGEST, |s| &mut s.gc.grace)
         .means("what no generation names stays so long after its last use, as far as the daemon decides"),
+    &entry("verify.rate", 0..=1 << 40, |s| &mut s.verify.rate)
+        .means("most bytes a second that `larder verify` reads while something is mounted; `\"0B\"`: no limit"),
+    &entry("why.records", 0..=10_000_000, |s| &mut s.why.records)
+        .means("most records of fetches kept for `larder why`, the newest; `0`: nothing is recorded"),
     &entry("metrics.listen", (), |s| &mut s.metrics.listen)
         .means("where the daemon answers `GET /metrics` over HTTP")
         .if_unset("nowhere"),

@@ -68,6 +68,11 @@ const GC_GRACE: Duration = Duration::from_hours(7 * 24);
 const GC_INTERVAL: Duration = Duration::from_hours(6);
 /// Largest pack taken in one go from a server without filters; beyond it the user is asked (`--allow-full`).
 const GIT_MAX_UNFILTERED_BYTES: u64 = 256 << 20;
+/// Bytes a second that `larder verify` reads while something is mounted: a small part of what a disk gives and of what one
+/// CPU hashes, so that readers notice little, and still 200 GiB in an hour.
+const VERIFY_RATE: u64 = 64 << 20;
+/// Records of fetches that are kept: ten megabytes, and some days of work.
+const WHY_RECORDS: usize = 65_536;
 
 /// What `config.toml` can say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,10 +95,40 @@ pub struct Settings {
     pub generations: Generations,
     /// `[gc]`
     pub gc: Gc,
+    /// `[verify]`
+    pub verify: Verify,
+    /// `[why]`
+    pub why: Why,
     /// `[metrics]`
     pub metrics: MetricsSettings,
     /// `[otlp]`
     pub otlp: Otlp,
+}
+
+/// `larder verify`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verify {
+    /// Bytes read a second while something is mounted; zero: as many as can be.
+    pub rate: u64,
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self { rate: VERIFY_RATE }
+    }
+}
+
+/// Records of what caused fetches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// The newest that are kept; zero: nothing is recorded.
+    pub records: usize,
+}
+
+impl Default for Why {
+    fn default() -> Self {
+        Self { records: WHY_RECORDS }
+    }
 }
 
 /// Where metrics can be asked for, besides `larder metrics`.

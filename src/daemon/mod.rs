@@ -160,7 +160,7 @@ fn start(config: &Config) -> Result<(), Failure> {
     let classes = ClassTable::new(&wanted.manifests, &wanted.sources, &wanted.texts, &wanted.last);
     let classes = Arc::new(classes.map_err(|error| Failure::new(FailureClass::Usage, error))?);
     let store = patiently(|| Store::open(&config.store_path, &options))?;
-    store.keep_fetches(65_536)?;
+    store.keep_fetches(config.settings.why.records as u64)?;
     let disk = rustix::fs::statvfs(&config.home).map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
     let quota = gc::quota::Quota::new(config.settings.cache.limit(disk), config.settings.cache.spared(disk));
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -80,7 +80,7 @@ pub(super) fn source(row: &[u8]) -> Option<ObjectId> {
     decode(row).map(|converted| converted.source)
 }
 
-fn decode(row: &[u8]) -> Option<Converted> {
+pub(super) fn decode(row: &[u8]) -> Option<Converted> {
     let ([LAYOUT, changed], rest) = row.split_first_chunk::<2>()? else { return None };
     let (size, source) = rest.split_first_chunk::<8>()?;
     let source = ObjectId::try_from(source).ok()?;

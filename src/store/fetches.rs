@@ -233,7 +233,7 @@ fn sealed(number: u64, mut row: Vec<u8>) -> Vec<u8> {
     row
 }
 
-fn decode(number: u64, row: &[u8]) -> Option<Fetch> {
+pub(super) fn decode(number: u64, row: &[u8]) -> Option<Fetch> {
     postcard::from_bytes(unseal(&number.to_le_bytes(), row)?).ok()
 }
 

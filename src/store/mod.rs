@@ -33,6 +33,7 @@ mod stats;
 mod sweep;
 pub mod tree;
 mod tree_sizes;
+pub mod verify;
 mod warmed;
 mod watch;
 

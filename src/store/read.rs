@@ -176,7 +176,7 @@ impl Store {
     }
 
     /// Drops the row that was found damaged, unless it was replaced since.
-    fn drop_damaged_blob(&self, id: &ObjectId, found: &[u8]) {
+    pub(super) fn drop_damaged_blob(&self, id: &ObjectId, found: &[u8]) {
         self.report_damage(id);
         if !self.inner.writable() {
             return;
@@ -308,15 +308,15 @@ fn append_part(stored: &[u8], raw_size: usize, from: u64, to: u64, out: &mut Vec
 }
 
 /// Stored bytes that lie in chunks of their own.
-struct Run {
-    first_chunk: u64,
-    unit: u32,
-    stored_size: u64,
+pub(super) struct Run {
+    pub(super) first_chunk: u64,
+    pub(super) unit: u32,
+    pub(super) stored_size: u64,
 }
 
 impl Run {
     /// Gives `look` each part of the stored bytes `start..end`, one a chunk. `false`: they are not there.
-    fn parts(
+    pub(super) fn parts(
         &self,
         chunks: &ReadOnlyTable<u64, &'static [u8]>,
         start: u64,

@@ -14,10 +14,10 @@ use super::record::{Generation, GenerationRecord, PendingWarm, Pin, Repository, 
 use super::row::{seal, unseal};
 use super::schema::{COUNTERS, GENERATIONS, NOTES, PINS, REPOSITORIES, WANTS, WORKSPACES, counter};
 
-const NEXT_REPOSITORY: &str = "next_repository";
-const NEXT_WORKSPACE: &str = "next_workspace";
-const NEXT_WARM: &str = "next_warm";
-const NEXT_PIN: &str = "next_pin";
+pub(super) const NEXT_REPOSITORY: &str = "next_repository";
+pub(super) const NEXT_WORKSPACE: &str = "next_workspace";
+pub(super) const NEXT_WARM: &str = "next_warm";
+pub(super) const NEXT_PIN: &str = "next_pin";
 
 /// A table of rows by number.
 type Numbered = TableDefinition<'static, u64, &'static [u8]>;
@@ -249,7 +249,7 @@ fn all<T: DeserializeOwned>(table: &impl ReadableTable<u64, &'static [u8]>) -> R
         .collect()
 }
 
-fn parse<K: redb::Key + 'static, T: DeserializeOwned>(key: &K::SelfType<'_>, row: &[u8]) -> Result<T, Failure> {
+pub(super) fn parse<K: redb::Key + 'static, T: DeserializeOwned>(key: &K::SelfType<'_>, row: &[u8]) -> Result<T, Failure> {
     let json = unseal(K::as_bytes(key).as_ref(), row);
     let parsed = json.and_then(|json| serde_json::from_slice(json).ok());
     parsed.ok_or_else(|| StoreError::corrupt("a repository's, workspace's or generation's row is damaged").into())

@@ -1,5 +1,6 @@
 //! Running totals, kept in the same transactions as what they count.
 
+use gix::ObjectId;
 use redb::{ReadableTable, Table};
 
 use super::Store;
@@ -45,6 +46,23 @@ pub(super) fn totals(counters: &impl ReadableTable<&'static str, u64>, file_byte
         trees: counter(counters, TREES)?,
         file_bytes,
     })
+}
+
+/// What a count of all rows gives for each total that is kept; damaged rows of blobs count as blobs without bytes.
+pub(super) fn count(
+    blobs: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    trees: u64,
+) -> Result<[(&'static str, u64); 4], Failure> {
+    let mut all = Totals { trees, ..Totals::default() };
+    for row in blobs.iter()? {
+        let (key, row) = row?;
+        let head = ObjectId::try_from(key.value()).ok().and_then(|id| BlobRow::decode(&id, row.value()));
+        match head {
+            Some(head) => all.add_blob(&head),
+            None => all.blobs += 1,
+        }
+    }
+    Ok([(BLOBS, all.blobs), (RAW_BYTES, all.raw_bytes), (STORED_BYTES, all.stored_bytes), (TREES, all.trees)])
 }
 
 /// What one transaction adds or takes away.

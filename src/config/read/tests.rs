@@ -57,6 +57,10 @@ fn every_setting_can_be_set() {
         [gc]
         interval = "0s"
         grace = "1h"
+        [verify]
+        rate = "3MiB"
+        [why]
+        records = 9
         [metrics]
         listen = "127.0.0.1:9478"
         [otlp]
@@ -84,6 +88,8 @@ fn every_setting_can_be_set() {
         store: Store { cache_bytes: 2 << 20 },
         fuse: Fuse { threads: 1 },
         log: Log { level: LogLevel::Trace, format: LogFormat::Json, max_bytes: 1_000_000, files: 2 },
+        verify: Verify { rate: 3 << 20 },
+        why: Why { records: 9 },
         git: Git { max_unfiltered_bytes: 0, history: HistoryMode::Off, filter_timeout: Duration::from_secs(7) },
         cache: Cache { max_size: Some(2 << 30), min_free: Some(0) },
         generations: Generations { keep: 3, max_age: Duration::from_hours(48) },

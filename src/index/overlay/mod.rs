@@ -13,6 +13,7 @@
 
 pub mod attributes;
 pub mod changes;
+pub mod check;
 pub mod content;
 mod draft;
 pub mod files;

@@ -8,6 +8,7 @@
 //!   it, so folding twice, or replaying what was folded, changes nothing.
 //! * Memory holds what is not folded: the owner folds when [`OverlayLog::pending`] grows.
 
+mod check;
 mod fold;
 mod journal;
 mod memory;
@@ -31,6 +32,7 @@ use super::error::{Failure, StoreError, StoreErrorKind};
 use super::record::WorkspaceId;
 use super::row::unseal;
 use super::schema::{NODES, OVERLAY};
+pub use check::{Holder, Referred};
 pub use fold::Fold;
 use memory::{Memory, Said};
 pub use peek::Peek;
