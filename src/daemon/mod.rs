@@ -120,6 +120,8 @@ pub struct Daemon {
     quota: Arc<gc::quota::Quota>,
     stop: Notify,
     stopping: AtomicBool,
+    // Held by the one check of the whole cache that may run.
+    verifying: tokio::sync::Mutex<()>,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -195,6 +197,7 @@ fn start(config: &Config) -> Result<(), Failure> {
         quota,
         stop: Notify::new(),
         stopping: AtomicBool::new(false),
+        verifying: tokio::sync::Mutex::default(),
     });
     daemon
         .quota

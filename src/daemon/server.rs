@@ -173,7 +173,7 @@ async fn handle(
         Request::Facts(question) => {
             blocking(daemon, move |daemon| Ok(Answer::Facts(facts::answer(&daemon.sources(), &question)?))).await
         }
-        Request::Verify(_) => Err(Failure::new(FailureClass::Other, "not built yet")),
+        Request::Verify(request) => daemon.verify(request, read, write).await,
         Request::Waits => Ok(Answer::Waits(daemon.waits())),
         Request::Metrics => blocking(daemon, |daemon| Ok(Answer::Text(daemon.rendered_metrics()))).await,
         Request::Fsmonitor { workspace, token, writer } => {

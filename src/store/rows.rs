@@ -249,7 +249,10 @@ fn all<T: DeserializeOwned>(table: &impl ReadableTable<u64, &'static [u8]>) -> R
         .collect()
 }
 
-pub(super) fn parse<K: redb::Key + 'static, T: DeserializeOwned>(key: &K::SelfType<'_>, row: &[u8]) -> Result<T, Failure> {
+pub(super) fn parse<K: redb::Key + 'static, T: DeserializeOwned>(
+    key: &K::SelfType<'_>,
+    row: &[u8],
+) -> Result<T, Failure> {
     let json = unseal(K::as_bytes(key).as_ref(), row);
     let parsed = json.and_then(|json| serde_json::from_slice(json).ok());
     parsed.ok_or_else(|| StoreError::corrupt("a repository's, workspace's or generation's row is damaged").into())

@@ -167,7 +167,8 @@ impl Store {
         }
         for (ino, node) in &newer {
             let Some(node) = node else { continue };
-            let path = self.inner.read("reading local changes", |txn| path_of(&nodes(txn)?, &newer, workspace, node))?;
+            let path =
+                self.inner.read("reading local changes", |txn| path_of(&nodes(txn)?, &newer, workspace, node))?;
             referred.note(*ino, node, path, base_seconds);
         }
         for (number, made) in written {

@@ -6,6 +6,7 @@ mod damage;
 mod failure;
 mod model;
 mod open;
+mod verify;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -13,7 +13,7 @@ use super::super::schema::{
 };
 use super::super::stats::{self, Totals};
 use super::super::tree::Listing;
-use super::super::{Store, pack, warmed};
+use super::super::{Store, pack};
 use super::objects::listing_of;
 use super::tables::least_numbers;
 use super::{Key, Problem, Subject};
@@ -137,9 +137,9 @@ impl Store {
             if !go_on() {
                 break;
             }
-            removed += self.inner.write("removing chunks that no blob has", Wait::Relaxed, 4096, |txn| {
-                remove_chunks(txn, some)
-            })?;
+            removed += self
+                .inner
+                .write("removing chunks that no blob has", Wait::Relaxed, 4096, |txn| remove_chunks(txn, some))?;
         }
         Ok(removed)
     }
@@ -150,11 +150,6 @@ impl Store {
             let row = txn.open_table(TREES)?.get(id.as_bytes())?;
             Ok(row.is_none_or(|row| listing_of(id, row.value()).is_none()))
         })
-    }
-
-    /// Forgets which warms ended: what they vouched for may be gone.
-    pub fn forget_warmed(&self) -> Result<(), StoreError> {
-        self.inner.write("forgetting warms", Wait::Relaxed, 4096, warmed::forget)
     }
 }
 

@@ -114,14 +114,6 @@ impl Store {
         Ok(None)
     }
 
-    /// Checks one tree, as [`Self::check_blob`]. That its id does not follow from it is no damage here.
-    pub fn check_tree(&self, id: &ObjectId) -> Result<Option<bool>, StoreError> {
-        self.inner.read("looking at a tree", |txn| {
-            let row = txn.open_table(TREES)?.get(id.as_bytes())?;
-            Ok(row.map(|row| listing_of(id, row.value()).is_some()))
-        })
-    }
-
     /// A tree's listing; nothing where it is missing or damaged, and nothing is dropped.
     pub fn look_at_tree(&self, id: &ObjectId) -> Result<Option<Listing>, StoreError> {
         self.inner.read("looking at a tree", |txn| {
@@ -157,7 +149,9 @@ impl Store {
                 }
             }
             // An empty blob is in no chunk, whatever the next one's number is.
-            page.retain(|placed| after.is_none_or(|after| *placed > after) && (placed.chunk < upto || placed.chunk == 0));
+            page.retain(|placed| {
+                after.is_none_or(|after| *placed > after) && (placed.chunk < upto || placed.chunk == 0)
+            });
             found.append(&mut page);
             if found.len() >= 2 * WINDOW_BLOBS {
                 found.select_nth_unstable(WINDOW_BLOBS);
@@ -236,10 +230,11 @@ impl Store {
                 sums.raw.update(&raw);
             }
             index += part.frames.len() as u64;
+            let more = go_on(part.stored.len() as u64);
             if index >= part.head.frames() {
                 break self.run_verdict(id, &part.head, sums);
             }
-            if !go_on(part.stored.len() as u64) {
+            if !more {
                 return Ok(Look::Gone);
             }
         }

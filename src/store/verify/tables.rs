@@ -15,8 +15,8 @@ use super::super::record::{GenerationRecord, PendingWarm, Pin, Repository, Works
 use super::super::row::{BlobRow, unseal};
 use super::super::rows::{NEXT_PIN, NEXT_REPOSITORY, NEXT_WARM, NEXT_WORKSPACE, parse};
 use super::super::schema::{
-    ACCESS, BLOBS, CHUNKS, CONVERTED, COUNTERS, FETCHES, GENERATIONS, NOTES, PENDING, PINS, REPOSITORIES, SIZES, TREE_SIZES,
-    TREES, WANTS, WARMED, WORKSPACES, counter,
+    ACCESS, BLOBS, CHUNKS, CONVERTED, COUNTERS, FETCHES, GENERATIONS, NOTES, PENDING, PINS, REPOSITORIES, SIZES,
+    TREE_SIZES, TREES, WANTS, WARMED, WORKSPACES, counter,
 };
 use super::super::{Store, converted, fetches, stats};
 use super::objects::{ROW, listing_of};
@@ -149,7 +149,8 @@ impl Store {
             }
             // One that was never prepared has none yet.
             let unprepared = matches!(row.state, WorkspaceState::Preparing | WorkspaceState::Failed);
-            if txn.open_table(REPOSITORIES)?.get(row.repository.0)?.is_none() && (row.current.is_some() || !unprepared) {
+            if txn.open_table(REPOSITORIES)?.get(row.repository.0)?.is_none() && (row.current.is_some() || !unprepared)
+            {
                 return bad(format!("it is of repository {}, which is not there", row.repository.0));
             }
             Ok(Row::Good)
