@@ -4,9 +4,10 @@
 mod common;
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -63,13 +64,18 @@ impl Scene {
         git_out(&self.source, &["rev-parse", &format!("HEAD:{path}")])
     }
 
-    /// Flips a bit of stored bytes that are those of `content`, which does not compress.
+    /// Flips a bit of stored bytes that are those of `content`, which does not compress; also in pages of the file that are
+    /// not in use any more, since nothing tells those apart from here.
     fn damage(&self, content: &[u8], at: usize) {
         let stored = fs::read(self.store()).expect("the store is there");
         let part = &content[at..at + 64];
-        let place = stored.windows(64).position(|window| window == part).expect("stored as it is");
+        let places = stored.windows(64).enumerate().filter(|(_, window)| *window == part);
+        let places: Vec<u64> = places.map(|(place, _)| place as u64).collect();
+        assert!(!places.is_empty(), "stored as it is");
         let file = File::options().write(true).open(self.store()).expect("opens");
-        file.write_all_at(&[part[7] ^ 8], place as u64 + 7).expect("written");
+        for place in places {
+            file.write_all_at(&[part[7] ^ 8], place + 7).expect("written");
+        }
     }
 
     fn shows_everything(&self) {
@@ -249,24 +255,29 @@ fn reads_go_on_while_it_checks_and_repairs() {
 fn a_check_that_is_interrupted_ends_and_another_can_begin() {
     let Some(scene) = Scene::new("sha1", "") else { return };
     let fixture = &scene.fixture;
-    // At this rate it would take an hour.
-    let mut command = fixture.larder();
-    command.args(["verify", "--rate", "1KiB"]).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().expect("larder runs");
-    let refused = || fixture.run(&["verify"]).code == Some(exit::REFUSED);
-    common::eventually(COMMAND_LIMIT, "one check at a time", refused);
+    let mut child = slow(fixture);
+    let refused = fixture.fails(&[exit::REFUSED], &["verify"]);
+    assert!(refused.err().contains("under way"), "{}", refused.err());
     kill(i32::try_from(child.id()).expect("fits"), Signal::INT);
     assert!(wait_for(&mut child, COMMAND_LIMIT).is_some(), "^C ends it");
     common::eventually(COMMAND_LIMIT, "the daemon notices that nobody waits", || {
         fixture.run(&["verify"]).code == Some(0)
     });
     fixture.ok(&["shutdown"]);
-    let mut command = fixture.larder();
-    command.args(["verify", "--rate", "1KiB"]).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().expect("larder runs");
-    thread::sleep(Duration::from_millis(300));
+    let mut child = slow(fixture);
     kill(i32::try_from(child.id()).expect("fits"), Signal::INT);
     assert!(wait_for(&mut child, COMMAND_LIMIT).is_some(), "^C ends it without a daemon too");
+}
+
+/// A check that would take an hour, and has begun.
+fn slow(fixture: &Fixture) -> Child {
+    let mut command = fixture.larder();
+    command.args(["verify", "--rate", "1KiB"]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("larder runs");
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).expect("it tells how far it is");
+    assert!(line.contains("checking objects"), "{line}");
+    child
 }
 
 #[test]
@@ -274,7 +285,7 @@ fn files_of_local_changes_are_compared_with_their_entries() {
     let Some(scene) = Scene::new("sha1", "") else { return };
     let fixture = &scene.fixture;
     let path = |name: &str| scene.mount.join(name);
-    File::options().append(true).open(path("d0/f00")).and_then(|file| file.write_all_at(b"more", 0)).expect("writes");
+    File::options().write(true).open(path("d0/f00")).and_then(|file| file.write_all_at(b"more", 0)).expect("writes");
     fs::write(path("made"), "by hand\n").expect("writes");
     fs::write(path("nothing"), "").expect("writes");
     fs::create_dir(path("dir")).expect("made");

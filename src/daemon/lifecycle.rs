@@ -318,7 +318,8 @@ impl Daemon {
         }
     }
 
-    fn restore_one(self: &Arc<Self>, row: &Workspace) -> Result<(), Failure> {
+    /// Mounts again what was mounted before.
+    pub(super) fn restore_one(self: &Arc<Self>, row: &Workspace) -> Result<(), Failure> {
         mounting::clear_stale(&row.path)?;
         MountPoint::create(&row.path)?;
         let live =

@@ -44,6 +44,10 @@ impl Daemon {
     ) -> Result<(), Failure> {
         let mut servers: Vec<Server> = Vec::new();
         self.mend_trees(checked, stop, told, &mut servers).await?;
+        if checked.damages.iter().any(|damage| damage.tree().is_some() && damage.repaired) {
+            let daemon = Arc::clone(self);
+            checked.notes.extend(blocking(move || daemon.mount_again()).await?);
+        }
         self.mend_blobs(checked, told, &mut servers).await?;
         tell(told, "mending tables", 0, 0);
         let (daemon, stop) = (Arc::clone(self), Arc::clone(stop));
@@ -116,6 +120,21 @@ impl Daemon {
         .await?;
         (checked.damages, checked.certain) = (damages, certain);
         Ok(())
+    }
+
+    /// Mounts what could not be mounted when the daemon started, because a tree was damaged.
+    fn mount_again(self: &Arc<Self>) -> Result<Vec<String>, Failure> {
+        let mut notes = Vec::new();
+        for row in self.store.workspaces()?.into_iter().filter(|row| row.mounted) {
+            if self.workspaces.lock().contains_key(&row.id) {
+                continue;
+            }
+            notes.push(match self.restore_one(&row) {
+                Ok(()) => format!("{} is mounted again", row.name),
+                Err(failure) => format!("{} can't be mounted again: {failure}", row.name),
+            });
+        }
+        Ok(notes)
     }
 
     /// Puts trees in their places, out of the gitdir or from the remote. Returns those it has put there, and why some could
