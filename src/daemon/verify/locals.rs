@@ -79,16 +79,15 @@ fn look(sources: &Sources<'_>, row: &Workspace, directory: &Path) -> Result<Amis
     let unreadable = |error: std::io::Error| StoreError::writing(&directory.display().to_string(), &error);
     let files = plain_files(directory).map_err(unreadable)?;
     let live = sources.daemon.and_then(|daemon| daemon.overlays.lock().get(&row.id).cloned());
-    let referred = match live {
-        Some(overlay) => overlay.referred()?,
-        None => {
-            let time = match (row.base_time, row.current) {
-                (Some(time), _) => time,
-                (None, Some(current)) => sources.store.generation(row.id, current)?.map_or(0, |row| row.commit_time),
-                (None, None) => 0,
-            };
-            sources.store.referred(row.id, Some(directory), commit_stamp(time).seconds)?
-        }
+    let referred = if let Some(overlay) = live {
+        overlay.referred()?
+    } else {
+        let time = match (row.base_time, row.current) {
+            (Some(time), _) => time,
+            (None, Some(current)) => sources.store.generation(row.id, current)?.map_or(0, |row| row.commit_time),
+            (None, None) => 0,
+        };
+        sources.store.referred(row.id, Some(directory), commit_stamp(time).seconds)?
     };
     Ok(Amiss::new(referred, files))
 }

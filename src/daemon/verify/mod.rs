@@ -29,7 +29,7 @@ use super::lifecycle::blocking;
 use super::protocol::{Answer, Failure, FailureClass, Progress};
 use super::server;
 use crate::git::gitdir::Objects;
-use crate::store::verify::{Key, Orphans, Problem, Subject, TABLES};
+use crate::store::verify::{Key, Orphans, Problem, Subject, TABLES, Watch as _};
 use crate::store::{Listing, RepositoryId, StoreError, StoreErrorKind, WorkspaceId, listing_from_git};
 pub use watching::Watching;
 
@@ -207,7 +207,6 @@ pub fn check(sources: &Sources<'_>, watching: &Watching<'_>) -> Result<Checked, 
 
 /// What can't be read for damage is a problem like others, and the rest is looked at all the same.
 fn unless_corrupt<T, E: Into<Failure>>(outcome: Result<T, E>, watching: &Watching<'_>) -> Result<Option<T>, Failure> {
-    use crate::store::verify::Watch as _;
     match outcome.map_err(Into::into) {
         Ok(value) => Ok(Some(value)),
         Err(failure) if failure.class == FailureClass::Corrupt => {
@@ -289,12 +288,11 @@ fn row(damage: Damage, workspaces: &HashMap<WorkspaceId, String>) -> VerifyRow {
         Subject::Row { table, key: Key::Bytes(bytes) } => (table, named(&bytes)),
     };
     let name = names.into_iter().next();
-    let (workspace, path) = match name {
-        Some(name) => (Some(name.workspace), Some(name.path)),
-        None => {
-            let called = |id| workspaces.get(&id).cloned().unwrap_or_else(|| format!("workspace {}", id.0));
-            (problem.workspace.map(called), problem.path)
-        }
+    let (workspace, path) = if let Some(name) = name {
+        (Some(name.workspace), Some(name.path))
+    } else {
+        let called = |id| workspaces.get(&id).cloned().unwrap_or_else(|| format!("workspace {}", id.0));
+        (problem.workspace.map(called), problem.path)
     };
     let shown = path.as_ref().map(|path| String::from_utf8_lossy(path).into_owned());
     VerifyRow {

@@ -14,8 +14,8 @@ use super::super::schema::{
 use super::super::stats::{self, Totals};
 use super::super::tree::Listing;
 use super::super::{Store, pack};
-use super::objects::listing_of;
 use super::tables::least_numbers;
+use super::trees::listing_of;
 use super::{Key, Problem, Subject};
 
 /// Chunks removed in one transaction.

@@ -8,13 +8,14 @@
 //! * What two transactions saw is never compared: others write meanwhile.
 //! * Memory does not grow with what is stored, nor with the size of a blob.
 //!
-//! In reading order: `objects` (blobs and trees), `tables` (everything else, one with another), `chunks` (those that no
+//! In reading order: `objects` (blobs), `trees`, `tables` (everything else, one with another), `chunks` (those that no
 //! blob has), `mend`.
 
 mod chunks;
 mod mend;
 mod objects;
 mod tables;
+mod trees;
 
 use gix::ObjectId;
 

@@ -1,11 +1,10 @@
-//! Every blob and every tree: stored bytes against their BLAKE3, what they decode to against the object id.
+//! Every blob: stored bytes against their BLAKE3, what they decode to against the object id.
 //!
 //! Blobs are looked at in the order of their chunks, so that each chunk is read once however many blobs share it. A blob
 //! that is stored anew meanwhile is looked at where it is now; one that goes is none of ours.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use gix::ObjectId;
 use parking_lot::Mutex;
 use redb::{ReadTransaction, ReadableTableMetadata};
@@ -13,13 +12,11 @@ use redb::{ReadTransaction, ReadableTableMetadata};
 use super::super::batch::NEXT_CHUNK;
 use super::super::blob::{decode_frame, frame_check};
 use super::super::error::{Failure, StoreError};
-use super::super::git_tree::tree_bytes;
 use super::super::read::Run;
 use super::super::row::{BlobRow, Place, unseal};
 use super::super::schema::{BLOBS, CHUNKS, CONVERTED, COUNTERS, TREES, counter};
-use super::super::tree::{EntryKind, Listing};
 use super::super::{Store, converted};
-use super::{PAGE_BYTES, PAGE_ROWS, Problem, Subject, Watch};
+use super::{PAGE_ROWS, Problem, Subject, Watch};
 
 /// Blobs put in the order of their chunks at a time: 48 MB. For each so many all rows are looked through once.
 const WINDOW_BLOBS: usize = 1 << 20;
@@ -112,14 +109,6 @@ impl Store {
             }
         }
         Ok(None)
-    }
-
-    /// A tree's listing; nothing where it is missing or damaged, and nothing is dropped.
-    pub fn look_at_tree(&self, id: &ObjectId) -> Result<Option<Listing>, StoreError> {
-        self.inner.read("looking at a tree", |txn| {
-            let row = txn.open_table(TREES)?.get(id.as_bytes())?;
-            Ok(row.and_then(|row| listing_of(id, row.value())))
-        })
     }
 
     /// The first blobs after `after` in the order of chunks, below chunk `upto`. Reports rows without a place.
@@ -217,7 +206,7 @@ impl Store {
                 Part::Frames(part) => part,
             };
             let sums = sums.get_or_insert_with(|| Sums::new(id, part.head.raw_size));
-            for frame in &part.frames {
+            for frame in &part.parts {
                 let stored = &part.stored[frame.stored.clone()];
                 if frame_check(stored) != frame.check {
                     return Ok(Look::Bad(CHECKSUM));
@@ -229,7 +218,7 @@ impl Store {
                 sums.stored.update(stored);
                 sums.raw.update(&raw);
             }
-            index += part.frames.len() as u64;
+            index += part.parts.len() as u64;
             let more = go_on(part.stored.len() as u64);
             if index >= part.head.frames() {
                 break self.run_verdict(id, &part.head, sums);
@@ -251,49 +240,13 @@ impl Store {
         let made = self.inner.read("checking a blob", |txn| is_converted(txn, id, head.raw_size))?;
         Ok(if made { Look::Good(head.stored_size) } else { Look::Bad(OTHER_BYTES) })
     }
-
-    fn check_trees(&self, threads: usize, watch: &dyn Watch) -> Result<(), StoreError> {
-        // Where the next page begins; `None`: there is none.
-        let cursor = Mutex::new(Some(Vec::new()));
-        in_parallel(threads, || {
-            let mut place = cursor.lock();
-            let Some(from) = place.take() else { return Ok(false) };
-            let page = self.inner.read("looking through all trees", |txn| {
-                let mut page = Vec::new();
-                let mut bytes = 0;
-                for row in txn.open_table(TREES)?.range(&from[..]..)?.take(PAGE_ROWS) {
-                    let (key, row) = row?;
-                    bytes += row.value().len();
-                    page.push((key.value().to_vec(), row.value().to_vec()));
-                    if bytes >= PAGE_BYTES {
-                        break;
-                    }
-                }
-                Ok(page)
-            })?;
-            *place = page.last().map(|(key, _)| [&key[..], &[0]].concat());
-            drop(place);
-            let mut bytes = 0;
-            for (key, row) in &page {
-                bytes += row.len() as u64;
-                let Ok(id) = ObjectId::try_from(&key[..]) else { continue };
-                watch.checked(row.len() as u64);
-                match listing_of(&id, row) {
-                    None => watch.found(Problem::new(Subject::Tree(id), ROW)),
-                    Some(listing) if !gives_id(&listing, &id) => {
-                        let text = "its id does not follow from what is stored of it";
-                        watch.found(Problem { odd: true, ..Problem::new(Subject::Tree(id), text) });
-                    }
-                    Some(_) => {}
-                }
-            }
-            Ok(!page.is_empty() && watch.go_on(bytes))
-        })
-    }
 }
 
 /// Runs `step` on so many threads until it says no on each. The first failure ends all.
-fn in_parallel(threads: usize, step: impl Fn() -> Result<bool, StoreError> + Sync) -> Result<(), StoreError> {
+pub(super) fn in_parallel(
+    threads: usize,
+    step: impl Fn() -> Result<bool, StoreError> + Sync,
+) -> Result<(), StoreError> {
     let failure: Mutex<Option<StoreError>> = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
@@ -419,7 +372,7 @@ impl Sums {
 struct Frames {
     head: BlobRow,
     stored: Vec<u8>,
-    frames: Vec<FramePart>,
+    parts: Vec<FramePart>,
 }
 
 struct FramePart {
@@ -443,7 +396,7 @@ fn run_part(txn: &ReadTransaction, id: &ObjectId, place: Place, index: u64) -> R
     }
     let run = Run { first_chunk, unit, stored_size: head.stored_size };
     let chunks = txn.open_table(CHUNKS)?;
-    let mut part = Frames { head, stored: Vec::new(), frames: Vec::new() };
+    let mut part = Frames { head, stored: Vec::new(), parts: Vec::new() };
     for index in index..head.frames().min(index.saturating_add(RUN_FRAMES)) {
         let Some((start, entry)) = head.frame(row.value(), index) else { return Ok(Part::Look(Look::Bad(ROW))) };
         let at = part.stored.len();
@@ -451,7 +404,7 @@ fn run_part(txn: &ReadTransaction, id: &ObjectId, place: Place, index: u64) -> R
             return Ok(Part::Look(Look::Bad(CHUNK_MISSING)));
         }
         let raw_size = head.frame_raw_size(index);
-        part.frames.push(FramePart { stored: at..part.stored.len(), check: entry.check, raw_size });
+        part.parts.push(FramePart { stored: at..part.stored.len(), check: entry.check, raw_size });
     }
     Ok(Part::Frames(part))
 }
@@ -463,39 +416,7 @@ fn is_converted(txn: &ReadTransaction, id: &ObjectId, raw_size: u64) -> Result<b
     Ok(known.is_some_and(|known| known.changed && known.size == raw_size))
 }
 
-/// The listing in a row of `trees`, if it is whole.
-pub(super) fn listing_of(id: &ObjectId, row: &[u8]) -> Option<Listing> {
-    let listing = Listing::from_row(Bytes::copy_from_slice(unseal(id.as_bytes(), row)?)).ok()?;
-    (listing.id_len() == id.as_bytes().len()).then_some(listing)
-}
-
-/// Whether `id` follows from `listing`.
-fn gives_id(listing: &Listing, id: &ObjectId) -> bool {
-    let plain = tree_bytes(listing);
-    if object_id(id, "tree", &plain) == Some(*id) {
-        return true;
-    }
-    // Modes with a leading zero: early tools wrote them.
-    let has_directories = listing.iter().any(|entry| entry.kind == EntryKind::Directory);
-    has_directories && object_id(id, "tree", &padded(listing, &plain)) == Some(*id)
-}
-
-/// The tree object `plain` with `040000` for directories.
-fn padded(listing: &Listing, plain: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(plain.len() + listing.len());
-    let mut rest = plain;
-    while let Some(nul) = rest.iter().position(|byte| *byte == 0) {
-        let (entry, after) = rest.split_at((nul + 1 + listing.id_len()).min(rest.len()));
-        if entry.starts_with(b"40000 ") {
-            out.push(b'0');
-        }
-        out.extend_from_slice(entry);
-        rest = after;
-    }
-    out
-}
-
-fn object_id(like: &ObjectId, kind: &str, raw: &[u8]) -> Option<ObjectId> {
+pub(super) fn object_id(like: &ObjectId, kind: &str, raw: &[u8]) -> Option<ObjectId> {
     let mut hasher = gix::hash::hasher(like.kind());
     hasher.update(format!("{kind} {}\0", raw.len()).as_bytes());
     hasher.update(raw);

@@ -19,7 +19,8 @@ use super::super::schema::{
     TREE_SIZES, TREES, WANTS, WARMED, WORKSPACES, counter,
 };
 use super::super::{Store, converted, fetches, stats};
-use super::objects::{ROW, listing_of};
+use super::objects::ROW;
+use super::trees::listing_of;
 use super::{Key, PAGE_BYTES, PAGE_ROWS, Problem, Subject, Watch};
 
 /// How many tables a check looks at: all of the store's.
