@@ -181,6 +181,7 @@ pub(super) const fn operation(operation: Operation) -> &'static str {
         Operation::Git => "git",
         Operation::Warm => "warm",
         Operation::Convert => "convert",
+        Operation::Repair => "repair",
     }
 }
 
@@ -217,6 +218,8 @@ mod tests {
             Operation::Git,
             Operation::Warm,
             Operation::Convert,
+            Operation::Repair,
+            Operation::Repair,
         ] {
             assert_eq!(serde_json::to_value(each).expect("serializable"), operation(each));
         }

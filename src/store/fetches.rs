@@ -47,6 +47,8 @@ pub enum Operation {
     Warm,
     /// A conversion of a checkout needed it (attribute files, filter drivers).
     Convert,
+    /// `larder verify --repair` fetched again what was damaged.
+    Repair,
 }
 
 /// How urgent it was.

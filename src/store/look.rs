@@ -39,6 +39,11 @@ impl<T> Look<T> {
     fn of(found: Option<T>) -> Self {
         found.map_or(Self::Damaged, Self::Good)
     }
+
+    /// What was found, if it is whole.
+    pub fn good(self) -> Option<T> {
+        if let Self::Good(found) = self { Some(found) } else { None }
+    }
 }
 
 /// What an object is.

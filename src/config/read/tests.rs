@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::settings::{Cache, Fuse, Gc, Generations, Git, Hydrate, Log, MetricsSettings, Network, Otlp, Store, Verify, Why};
+use super::super::settings::{
+    Cache, Fuse, Gc, Generations, Git, Hydrate, Log, MetricsSettings, Network, Otlp, Store, Verify, Why,
+};
 use super::super::value::PATTERN_LIMIT;
 use super::super::words::{HistoryMode, LogFormat, LogLevel, Prefetch};
 use super::*;

@@ -18,9 +18,10 @@ use super::{Checked, Damage, from_gitdir, is_damage, names};
 use crate::daemon::lifecycle::blocking;
 use crate::daemon::protocol::{Failure, FailureClass, Progress};
 use crate::daemon::{Daemon, prepare};
-use crate::hydrate::{Hydrator, Landed, Owner};
+use crate::hydrate::cause::Process;
+use crate::hydrate::{Cause, Hydrator, Landed, Owner};
 use crate::store::verify::{Dropped, Key, Mended, Orphans, Problem, Subject};
-use crate::store::{RepositoryId, listing_from_git};
+use crate::store::{Operation, RepositoryId, listing_from_git};
 
 /// Objects asked for at once.
 const WINDOW_OBJECTS: usize = 1024;
@@ -312,8 +313,15 @@ impl Daemon {
 
 /// Asks for `ids`, and waits for each.
 async fn fetch(hydrator: &Hydrator, ids: &[ObjectId]) -> Result<Vec<(ObjectId, Result<Landed, String>)>, Failure> {
+    let label = b"larder verify --repair";
+    let cause = Arc::new(Cause {
+        workspace: None,
+        path_at: label.len(),
+        process: Process::own("larder verify"),
+        ..Cause::new(OWNER, label, Operation::Repair)
+    });
     let mut waiting = JoinSet::new();
-    for (id, ticket) in ids.iter().zip(hydrator.hydrate_all(ids, b"larder verify --repair", OWNER)) {
+    for (id, ticket) in ids.iter().zip(hydrator.hydrate_all(ids, &cause)) {
         let id = *id;
         waiting.spawn(async move { (id, ticket.wait().await) });
     }

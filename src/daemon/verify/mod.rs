@@ -30,7 +30,7 @@ use super::protocol::{Answer, Failure, FailureClass, Progress};
 use super::server;
 use crate::git::gitdir::Objects;
 use crate::store::verify::{Key, Orphans, Problem, Subject, TABLES, Watch as _};
-use crate::store::{Listing, RepositoryId, StoreError, StoreErrorKind, WorkspaceId, listing_from_git};
+use crate::store::{Listing, Look, RepositoryId, StoreError, StoreErrorKind, WorkspaceId, listing_from_git};
 pub use watching::Watching;
 
 /// Rows in a report.
@@ -222,7 +222,7 @@ fn unless_corrupt<T, E: Into<Failure>>(outcome: Result<T, E>, watching: &Watchin
 /// written in a way of its own.
 fn is_written_oddly(sources: &Sources<'_>, damage: &Damage) -> bool {
     let Some(id) = damage.tree() else { return false };
-    let stored = sources.store.look_at_tree(&id).ok().flatten();
+    let stored = sources.store.look_at_tree(&id).ok().and_then(Look::good);
     let repositories = sources.store.repositories().unwrap_or_default();
     let mut listings = repositories.iter().filter_map(|repository| from_gitdir(&repository.gitdir, &id));
     stored.is_some_and(|stored| listings.any(|listing| listing.as_bytes() == stored.as_bytes()))

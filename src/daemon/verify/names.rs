@@ -143,7 +143,7 @@ impl Walk<'_> {
                 return Ok(false);
             }
             self.name(&id, root, &path);
-            let Some(listing) = self.store.look_at_tree(&id)? else {
+            let Some(listing) = self.store.look_at_tree(&id)?.good() else {
                 self.lacking(&id, root, &path)?;
                 continue;
             };
@@ -199,7 +199,7 @@ impl Walk<'_> {
                 return Ok(());
             }
         };
-        if self.store.look_at_tree(id)?.is_some() {
+        if self.store.look_at_tree(id)?.good().is_some() {
             return Ok(());
         }
         self.walked.certain = false;

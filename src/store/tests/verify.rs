@@ -556,10 +556,10 @@ fn a_damaged_tree_is_replaced_in_place() {
     scratch.open();
     let store = scratch.store();
     assert_eq!(subjects(&check(store)), [Subject::Tree(root)]);
-    assert_eq!(store.look_at_tree(&root).expect("looked"), None);
+    assert_eq!(store.look_at_tree(&root).expect("looked").good(), None);
     assert!(store.lacks_tree(&root).expect("looked"));
     store.replace_tree(&root, &listing).expect("replaced");
-    assert_eq!(store.look_at_tree(&root).expect("looked"), Some(listing));
+    assert_eq!(store.look_at_tree(&root).expect("looked").good(), Some(listing));
     assert_eq!(subjects(&check(store)), []);
     assert_eq!(store.damaged(), 0);
 }

@@ -99,7 +99,7 @@ impl Store {
             let look = match place {
                 None => return Ok(None),
                 Some(None) => Look::Bad(ROW),
-                Some(Some(place)) => self.look_at(id, place, &|_| true)?,
+                Some(Some(place)) => self.look_at_place(id, place, &|_| true)?,
             };
             match look {
                 Look::Good(_) => return Ok(Some(Ok(()))),
@@ -167,7 +167,7 @@ impl Store {
                 if !go_on {
                     return Ok(false);
                 }
-                look = self.look_at(&placed.id, place, &|bytes| watch.go_on(bytes))?;
+                look = self.look_at_place(&placed.id, place, &|bytes| watch.go_on(bytes))?;
                 go_on = watch.go_on(0);
             }
             match look {
@@ -183,7 +183,7 @@ impl Store {
     }
 
     /// Looks at a blob at `place`.
-    fn look_at(&self, id: &ObjectId, place: Place, go_on: &dyn Fn(u64) -> bool) -> Result<Look, StoreError> {
+    fn look_at_place(&self, id: &ObjectId, place: Place, go_on: &dyn Fn(u64) -> bool) -> Result<Look, StoreError> {
         match place {
             Place::Packed { chunk, .. } => {
                 let alone = [Placed { chunk, id: *id }];

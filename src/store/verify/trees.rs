@@ -14,14 +14,6 @@ use super::objects::{ROW, in_parallel, object_id};
 use super::{PAGE_BYTES, PAGE_ROWS, Problem, Subject, Watch};
 
 impl Store {
-    /// A tree's listing; nothing where it is missing or damaged, and nothing is dropped.
-    pub fn look_at_tree(&self, id: &ObjectId) -> Result<Option<Listing>, StoreError> {
-        self.inner.read("looking at a tree", |txn| {
-            let row = txn.open_table(TREES)?.get(id.as_bytes())?;
-            Ok(row.and_then(|row| listing_of(id, row.value())))
-        })
-    }
-
     pub(super) fn check_trees(&self, threads: usize, watch: &dyn Watch) -> Result<(), StoreError> {
         // Where the next page begins; `None`: there is none.
         let cursor = Mutex::new(Some(Vec::new()));
