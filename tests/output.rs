@@ -193,7 +193,7 @@ fn widened(known: Value, value: &Value) -> Value {
         }
         Value::Array(items) if !items.is_empty() => {
             let known = schema.remove("items").unwrap_or_default();
-            schema.insert("items".to_owned(), items.iter().fold(known, |known, item| widened(known, item)));
+            schema.insert("items".to_owned(), items.iter().fold(known, widened));
         }
         _ => {}
     }

@@ -165,10 +165,7 @@ fn hydrate(settings: &Settings, machine: Machine, warn: &mut dyn FnMut(&str, Str
         warn("hydrate.watchdog", detail, "set it below network.timeout");
     }
     let Some(memory) = machine.memory else { return };
-    let large = [
-        ("hydrate.memory_bytes", wanted.memory_bytes),
-        ("store.cache_bytes", u64::try_from(settings.store.cache_bytes).unwrap_or(u64::MAX)),
-    ];
+    let large = [("hydrate.memory_bytes", wanted.memory_bytes), ("store.cache_bytes", settings.store.cache_bytes)];
     for (key, bytes) in large.into_iter().filter(|(_, bytes)| *bytes > memory / 2) {
         let detail = format!("{} of {} of memory: the daemon may be killed", human_bytes(bytes), human_bytes(memory));
         warn(key, detail, "set it to a small part of the memory");

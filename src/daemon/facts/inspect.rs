@@ -337,7 +337,7 @@ mod tests {
         let note = |at: i64, id: Option<ObjectId>, class: FetchClass, path: &str, pid: u32| {
             store.note_fetch(Fetch {
                 at_ms: at * 1000,
-                workspace: WorkspaceId(1),
+                workspace: Some(WorkspaceId(1)),
                 id: id.map(ObjectIdText),
                 path: path.as_bytes().into(),
                 process: "cat".into(),

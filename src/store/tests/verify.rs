@@ -136,7 +136,7 @@ fn full() -> Full {
     store.keep_fetches(10).expect("on");
     store.note_fetch(Fetch {
         at_ms: 1,
-        workspace: WorkspaceId(1),
+        workspace: Some(WorkspaceId(1)),
         id: None,
         path: Box::from(&b"a"[..]),
         process: "cat".into(),
