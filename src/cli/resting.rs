@@ -21,8 +21,9 @@ pub(super) fn orphaned(config: &Config) -> bool {
     config.store_path.exists() && rows().is_ok_and(|rows| rows.iter().any(|row| row.mounted && is_stale(&row.path)))
 }
 
-/// All workspaces by name; none where there is no store. Nothing is mounted without a daemon.
-pub(super) fn workspaces(config: &Config) -> Result<Vec<WorkspaceStatus>, Failure> {
+/// All workspaces by name; none where there is no store. Nothing is mounted without a daemon. With `count` all trees are
+/// walked for what is hydrated.
+pub(super) fn workspaces(config: &Config, count: bool) -> Result<Vec<WorkspaceStatus>, Failure> {
     if !config.store_path.exists() {
         return Ok(Vec::new());
     }
@@ -33,7 +34,8 @@ pub(super) fn workspaces(config: &Config) -> Result<Vec<WorkspaceStatus>, Failur
         let state = if row.state == WorkspaceState::Failed { row.state } else { WorkspaceState::Unmounted };
         let row = Workspace { state, ..row };
         let mut status = status::describe(&store, &row, &repositories)?;
-        if let Some(current) = row.current
+        if count
+            && let Some(current) = row.current
             && let Some(record) = store.generation(row.id, current)?
         {
             let census = Census::new(&store, record.tree.0);

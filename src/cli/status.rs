@@ -17,6 +17,8 @@ use crate::daemon::protocol::{Answer, Failure, FailureClass, ReadyReport, Reques
 use crate::store::WorkspaceState;
 
 /// Show generation, commit, hydration, queue, remote and last error
+///
+/// To count what is hydrated, the trees of each workspace are walked; `larder list` does without. Works without a daemon.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// A path in a mount, a mount path or a workspace name [default: the mount this is called in, else all]
@@ -113,7 +115,7 @@ fn daemon(config: &Config) -> Result<Option<Client>, Failure> {
 pub(super) fn all(request: Request) -> Result<Vec<WorkspaceStatus>, Failure> {
     let config = config()?;
     let Some(client) = daemon(&config)? else {
-        return resting::workspaces(&config);
+        return resting::workspaces(&config, !matches!(request, Request::List));
     };
     match client.ask(request)? {
         Answer::Workspaces(workspaces) => Ok(workspaces),
@@ -125,7 +127,7 @@ pub(super) fn all(request: Request) -> Result<Vec<WorkspaceStatus>, Failure> {
 pub(super) fn one(wanted: &str) -> Result<WorkspaceStatus, Failure> {
     let config = config()?;
     let Some(client) = daemon(&config)? else {
-        let workspaces = resting::workspaces(&config)?;
+        let workspaces = resting::workspaces(&config, true)?;
         let found = target::meanings(wanted)?.find_map(|meaning| {
             let named = workspaces.iter().find(|status| status.workspace == meaning);
             named.or_else(|| containing(&workspaces, Path::new(&meaning))).cloned()

@@ -225,8 +225,13 @@ impl Store {
                 }
             }
             if kind != Some(ObjectKind::Blob) {
+                // Beyond the last blob of a full page they belong to the next one.
+                let end = if found.len() == limit { found.last().map(|last: &Glance| last.id) } else { None };
                 for row in txn.open_table(TREES)?.range::<&[u8]>(prefix.range(after))?.take(limit) {
                     let (key, row) = row?;
+                    if end.is_some_and(|end| key.value() > end.as_bytes()) {
+                        break;
+                    }
                     found.extend(ObjectId::try_from(key.value()).ok().map(|id| Glance::of_tree(id, row.value())));
                 }
             }

@@ -11,7 +11,7 @@ use super::place::{self, Place, Subject, What, lossy};
 use super::{Sources, changes};
 use crate::daemon::protocol::{Failure, FailureClass, rfc3339};
 use crate::store::overlay::{Content, Node};
-use crate::store::{EntryKind, Fetch, FetchClass, Glance, Look, ObjectKind, Operation, Store};
+use crate::store::{EntryKind, FetchClass, Glance, Look, ObjectKind, Operation, Store};
 
 /// Records of fetches looked at unless all are asked for: some ten milliseconds.
 const RECORDS_QUICK: usize = 20_000;
@@ -296,17 +296,16 @@ fn fetched(
         let near = at >= hour && at < hour.saturating_add(2 * NEAR_SECONDS);
         if fetch.id.is_none() && fetch.class != FetchClass::Sizes && near {
             let beside = fetch.class == FetchClass::Sibling && directory.is_some_and(|at| at == parent(&fetch.path));
-            let better =
-                |known: &Fetch| beside || known.class == FetchClass::Sibling && fetch.class == FetchClass::Warm;
-            if likely.as_ref().is_none_or(better) {
-                likely = Some(fetch.clone());
+            let rank = if beside { 2 } else { u8::from(fetch.class == FetchClass::Warm) };
+            if likely.as_ref().is_none_or(|(known, _)| rank > *known) {
+                likely = Some((rank, fetch.clone()));
             }
         }
         // Those before it was stored did not bring it.
         at >= hour.saturating_sub(NEAR_SECONDS) && (all || looked < RECORDS_QUICK)
     })?;
     let certain = exact.is_some();
-    Ok(exact.or(likely).map(|fetch| Fetched {
+    Ok(exact.or(likely.map(|(_, fetch)| fetch)).map(|fetch| Fetched {
         certain,
         at: rfc3339(fetch.at_ms.div_euclid(1000)),
         process: fetch.process.to_string(),
@@ -326,7 +325,7 @@ fn parent(path: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{ObjectIdText, StoreOptions, WorkspaceId};
+    use crate::store::{Fetch, ObjectIdText, StoreOptions, WorkspaceId};
 
     #[test]
     fn its_own_record_counts_else_the_likeliest_of_many() {
