@@ -11,6 +11,11 @@ use crate::daemon::protocol::Failure;
 
 /// Print a completion script for a shell
 #[derive(Clone, Copy, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder completions bash > ~/.local/share/bash-completion/completions/larder
+  larder completions zsh > ~/.zfunc/_larder    where .zfunc is in fpath
+  larder completions fish > ~/.config/fish/completions/larder.fish")]
 pub(super) struct Arguments {
     /// The shell
     shell: Shell,

@@ -17,9 +17,9 @@ use crate::daemon::protocol::{Failure, FailureClass};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  larder daemon
-  larder daemon --foreground
-  larder daemon --log-format json")]
+  larder daemon                 in the background: mounts again what was mounted
+  larder daemon --foreground    until ^C, with its log on the terminal
+  larder daemon --foreground --log-format json")]
 pub(super) struct Arguments {
     /// Stay in the foreground and log to standard error as well
     #[arg(long)]

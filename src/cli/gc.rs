@@ -18,8 +18,12 @@ const ROWS_SHOWN: usize = 20;
 /// Drop old generations, and everything in the cache that no generation, pin or local change needs
 ///
 /// What goes can be fetched again. What is pinned, changed locally, open, or waited for stays, whatever is asked for.
-/// Examples: `larder gc --dry-run`; `larder gc --max-age 30d`; `larder gc --max-size 20GiB --compact`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder gc --dry-run                     what would go
+  larder gc --max-age 30d                 and what was not used for thirty days
+  larder gc --max-size 20GiB --compact    until no more is left, and cut the file")]
 pub(super) struct Arguments {
     /// Only tell what would go, from where, and why
     #[arg(long)]

@@ -16,6 +16,11 @@ use crate::daemon::protocol::{
 /// A mount is ready after one commit; unless --depth was given, the rest of the history follows in the background,
 /// commits only. All workspaces of a repository share it.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder history work             how much is here
+  larder history work --pause     fetch no more for now
+  larder history work --resume    go on")]
 pub(super) struct Arguments {
     /// A mount path or a workspace name
     target: String,

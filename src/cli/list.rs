@@ -13,6 +13,10 @@ use crate::store::WorkspaceState;
 
 /// List all workspaces
 #[derive(Clone, Copy, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder list           every workspace, mounted or not
+  larder list --json    the same for a program")]
 pub(super) struct Arguments {}
 
 #[derive(Serialize)]

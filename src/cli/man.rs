@@ -14,6 +14,10 @@ use crate::daemon::protocol::{Failure, FailureClass};
 
 /// Print the manual page, or write those of all commands
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder man > larder.1    the manual page; `man ./larder.1` shows it
+  larder man --dir man     a page for each command, in the directory man")]
 pub(super) struct Arguments {
     /// Write larder.1 and a page for each command into this directory
     #[arg(long, value_name = "DIR")]

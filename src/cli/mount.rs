@@ -28,6 +28,11 @@ const SCHEMES: [&str; 7] = ["file", "git", "ssh", "git+ssh", "ssh+git", "http", 
 /// Starts the daemon when none runs, and returns when names can be listed and `git status` works.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
+#[command(after_help = "\
+Examples:
+  larder mount git://127.0.0.1:9427/notes.git work    what the remote's HEAD names
+  larder mount git://127.0.0.1:9427/notes.git work --rev v1.0 --read-only
+  larder mount git://127.0.0.1:9427/notes.git work --async --warm")]
 pub(super) struct Arguments {
     /// What `git clone` takes: a path, or a file, git, ssh, http or https URL, or user@host:path
     #[arg(value_parser = repository)]

@@ -14,8 +14,13 @@ use crate::daemon::protocol::{Answer, Failure, PinReport, PinRequest, Request};
 ///
 /// The first word after TARGET is a revision if it names a commit, else a pathspec; after `--` there are only pathspecs.
 /// What was pinned can be read, and mounted again, without a network. A pin that was interrupted stays: the same command
-/// goes on with it. Examples: `larder pin notes`; `larder pin notes v1.0 docs`; `larder pin notes -- src ':!*.png'`.
+/// goes on with it.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder pin work                     everything that the workspace shows
+  larder pin work v1.0 docs           of another commit, a directory
+  larder pin work -- src ':!*.png'    what pathspecs select")]
 pub(super) struct Arguments {
     /// A mount path or a workspace name
     target: String,

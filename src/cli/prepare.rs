@@ -13,6 +13,10 @@ use crate::daemon::protocol::{Answer, Failure, Request};
 
 /// Retry a preparation that failed
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder prepare work    a workspace that `larder status` calls failed
+  larder prepare .       the same, in it")]
 pub(super) struct Arguments {
     /// A mount path or a workspace name
     target: String,

@@ -16,6 +16,10 @@ use crate::daemon::protocol::{Answer, Failure, RefreshReport, RefreshRequest, Re
 /// Moves `refs/remotes/origin/*` as `git fetch` does, and fetches the trees of the branches that workspaces are on, so
 /// that switching to them needs no network. Workspaces and local branches stay where they are.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder refresh         every mounted repository
+  larder refresh work    that of one workspace")]
 pub(super) struct Arguments {
     /// A mount path or a workspace name [default: all that are mounted]
     target: Option<String>,

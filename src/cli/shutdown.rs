@@ -20,6 +20,10 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// Unmount everything and end the daemon; the workspaces are mounted again when it next starts
 #[derive(Clone, Copy, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder shutdown            the next command that needs it starts the daemon again
+  larder shutdown --quiet    without a word")]
 pub(super) struct Arguments {}
 
 pub(super) fn run(_: Arguments, output: Output) -> Result<ExitCode, Failure> {

@@ -20,6 +20,11 @@ use crate::store::WorkspaceState;
 ///
 /// To count what is hydrated, the trees of each workspace are walked; `larder list` does without. Works without a daemon.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder status                         the workspace this is called in, else all
+  larder status work --json             one, for a program
+  larder status work --offline-ready    whether all of it can be read without a network")]
 pub(super) struct Arguments {
     /// A path in a mount, a mount path or a workspace name [default: the mount this is called in, else all]
     target: Option<String>,

@@ -15,6 +15,11 @@ use crate::daemon::protocol::{Answer, Failure, Request, SwitchReport, SwitchRequ
 /// Local changes and what is staged are kept, as `git switch` keeps them; when some would be lost, nothing is done and
 /// the exit status is 6. A branch that only the remote has is created; a tag or commit detaches HEAD.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder switch work topic    to a branch, here or on the remote
+  larder switch work -        back to the one before
+  larder switch . HEAD~1      one commit back with HEAD detached; in the workspace")]
 pub(super) struct Arguments {
     /// A mount path or a workspace name
     target: String,

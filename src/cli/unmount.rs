@@ -12,6 +12,10 @@ use crate::daemon::protocol::{Answer, Failure, Request};
 
 /// Unmount a workspace; it stays known unless it is purged
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder unmount work                    local changes stay for the next mount
+  larder unmount work --purge --force    forget it, and throw local changes away")]
 pub(super) struct Arguments {
     /// A mount path or a workspace name
     target: String,

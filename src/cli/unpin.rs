@@ -11,9 +11,11 @@ use crate::daemon::client::unexpected;
 use crate::daemon::protocol::{Answer, Failure, FailureClass, PinRow, Request, UnpinRequest};
 
 /// Keep pinned files no longer; they stay in the cache until it is tidied
-///
-/// Examples: `larder unpin 3 4`; `larder unpin --all notes`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder unpin 1 2           two pins, by the numbers that `larder pins` shows
+  larder unpin --all work    all of a workspace")]
 pub(super) struct Arguments {
     /// Numbers that `larder pins` shows; with --all mount paths or workspace names
     #[arg(value_name = "NUMBER|TARGET", required = true)]

@@ -14,6 +14,10 @@ use crate::daemon::protocol::{Answer, Failure, Request, Wait, WaitKind};
 
 /// Show everyone who waits for objects or sizes, warms included: since when, and behind what
 #[derive(Clone, Copy, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder waits           who waits now, and behind what
+  larder waits --json    the same for a program")]
 pub(super) struct Arguments {}
 
 #[derive(Serialize)]

@@ -21,6 +21,12 @@ use crate::daemon::protocol::{Answer, Failure, Request, WarmReport, WarmRequest}
 /// Returns when everything that was selected is in the cache. ^C stops it; what arrived stays, and the next warm goes
 /// on from there.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder warm work                                          everything
+  larder warm work src docs --limit 1MiB                    two directories, without what is larger
+  larder warm work --rev v1.0 -- '*.rs' ':!src/step1.rs'    of another commit, what pathspecs select
+  larder warm work --background                             without waiting for it")]
 pub(super) struct Arguments {
     /// A mount path or a workspace name
     target: String,

@@ -31,13 +31,17 @@ impl Group {
                 .unwrap_or_else(|error| panic!("{command:?}: {error}")),
         )
     }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(group) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        self.signal(Signal::KILL);
         let _ = wait_for(&mut self.0, Duration::from_secs(5));
     }
 }
@@ -51,32 +55,44 @@ pub fn free_port() -> u16 {
 /// `git daemon` over every repository in a directory.
 pub struct GitDaemon {
     port: u16,
-    _group: Group,
+    group: Group,
 }
 
 impl GitDaemon {
     pub fn serve(base: &Path) -> Self {
+        // Another process may take the port between asking and using: then the daemon ends, and the next port is tried.
+        (0..5).find_map(|_| Self::serve_at(base, free_port())).expect("git daemon starts")
+    }
+
+    /// Serves at this port, unless somebody else does.
+    pub fn serve_at(base: &Path, port: u16) -> Option<Self> {
         // Not through `git`, which would stay between the daemon and whoever waits for its end.
         let program = Path::new(&git_out(base, &["--exec-path"])).join("git-daemon");
-        // Another process may take the port between asking and using: then the daemon ends, and the next port is tried.
-        for _ in 0..5 {
-            let port = free_port();
-            let mut command = git_program(&program);
-            command.args(["--listen=127.0.0.1", "--export-all", "--reuseaddr", "--log-destination=none"]);
-            // Every mount keeps its connections; with the 32 of the default, later ones are reset.
-            command.arg("--max-connections=0");
-            command.arg(format!("--port={port}")).arg(format!("--base-path={}", base.display())).arg(base);
-            let mut group = Group::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
-            for _ in 0..500 {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Self { port, _group: group };
-                }
-                if wait_for(&mut group.0, Duration::from_millis(10)).is_some() {
-                    break;
-                }
+        let mut command = git_program(&program);
+        command.args(["--listen=127.0.0.1", "--export-all", "--reuseaddr", "--log-destination=none"]);
+        // Every mount keeps its connections; with the 32 of the default, later ones are reset.
+        command.arg("--max-connections=0");
+        command.arg(format!("--port={port}")).arg(format!("--base-path={}", base.display())).arg(base);
+        let mut group = Group::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
+        for _ in 0..500 {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Some(Self { port, group });
+            }
+            if wait_for(&mut group.0, Duration::from_millis(10)).is_some() {
+                break;
             }
         }
-        panic!("git daemon does not start");
+        None
+    }
+
+    /// Stops it and all who answer for it: connections are taken, and nothing is heard.
+    pub fn stop(&self) {
+        self.group.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.group.signal(Signal::CONT);
     }
 
     pub fn port(&self) -> u16 {
