@@ -1,7 +1,8 @@
 //! What the documents and the help show, done: every session, every example, every command that is named.
 //!
 //! Owns what is run and where. `LARDER_EXAMPLES=git.md` runs only what has
-//! that in its name. See `examples/document.rs` for what comments in the
+//! that in its name; `LARDER_EXAMPLES_WRITE=1` puts what was printed into the
+//! documents where something else is shown, for a person to look at. See `examples/document.rs` for what comments in the
 //! documents may tell, and `examples/remotes.rs` for what they mount.
 
 #[allow(dead_code, reason = "not every helper is needed here")]
@@ -116,7 +117,7 @@ fn session(name: &str, steps: &[Step], served: &Path) -> Vec<String> {
         Step::Server(..) | Step::Skip { .. } => None,
     });
     let Some(mut sandbox) = Sandbox::new(served, commands) else { return Vec::new() };
-    let mut complaints = Vec::new();
+    let (mut complaints, mut printed) = (Vec::new(), Vec::new());
     for step in steps {
         let done = match step {
             Step::Skip { .. } => continue,
@@ -128,6 +129,9 @@ fn session(name: &str, steps: &[Step], served: &Path) -> Vec<String> {
             Step::Command { line, text, shown, status } => sandbox.run(text).map(|mut outcome| {
                 outcome.printed = output::without_progress(outcome.printed);
                 let complaint = judge(text, shown, *status, &outcome);
+                if complaint.is_some() {
+                    printed.push((*line, shown.len(), outcome.printed));
+                }
                 complaints.extend(complaint.map(|complaint| format!("{name}:{line}: $ {text}\n{complaint}")));
             }),
         };
@@ -136,7 +140,23 @@ fn session(name: &str, steps: &[Step], served: &Path) -> Vec<String> {
             break;
         }
     }
+    if std::env::var_os("LARDER_EXAMPLES_WRITE").is_some() {
+        write_down(name, printed);
+    }
     complaints
+}
+
+/// Replaces, in a document, the lines below a command's line by what it printed.
+fn write_down(name: &str, printed: Vec<(usize, usize, Vec<String>)>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    let text = fs::read_to_string(&path).expect("readable");
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    // From the end, so that the numbers of the lines before stay.
+    for (line, shown, printed) in printed.into_iter().rev() {
+        let indent = lines[line - 1].split('$').next().unwrap_or_default().to_owned();
+        lines.splice(line..line + shown, printed.into_iter().map(|text| format!("{indent}{}", text.replace('\t', "  "))));
+    }
+    fs::write(&path, lines.join("\n") + "\n").expect("writable");
 }
 
 /// What is wrong with what a command did.

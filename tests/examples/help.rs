@@ -83,7 +83,8 @@ pub fn run(command: &Subcommand, examples: &[String], served: &Path) -> Vec<Stri
         return Vec::new();
     };
     let before = BEFORE.iter().find(|(name, _)| *name == command.name).map(|(_, before)| *before);
-    let mount = format!("mountpoint -q work || larder mount {REPOSITORY} work");
+    // A daemon that was shut down mounts again what was mounted.
+    let mount = format!("larder daemon && (mountpoint -q work || larder mount {REPOSITORY} work)");
     let mut complaints = Vec::new();
     for example in examples {
         for setup in std::iter::once(mount.as_str()).chain(before) {

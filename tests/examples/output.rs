@@ -19,6 +19,8 @@ static VARIABLE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\b\d+ requests?\b", "N requests"),
         (r"\bbyte \d+", "byte N"),
         (r"\b\d+(\.\d+)? (KiB|MiB|GiB)\b", "SIZE"),
+        // How much was taken along that nobody asked for.
+        (r"\bhydrated +[\d,]+ objects, [\d.,]+ \w+", "hydrated N objects"),
         (r"\s+", " "),
     ];
     rules.into_iter().map(|(rule, instead)| (Regex::new(rule).expect("written here"), instead)).collect()

@@ -22,6 +22,17 @@ pub const SHOWN: &str = "/tmp/docs";
 /// Ports of loopback that stand for a server; the lower ones stand for none.
 static PORT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"127\.0\.0\.1:(\d{4,5})\b").expect("written here"));
 
+/// What a person kills is gone, with all its threads, before the next command is typed.
+const KILL: &str = r#"kill() {
+  builtin kill "$@" || return
+  local process=/proc/${!#} turn
+  for turn in {1..500}; do
+    [ -e $process ] || break
+    grep -q '^State:.Z' $process/status 2>&1 && [ "$(ls $process/task 2>&1 | wc -l)" = 1 ] && break
+    sleep 0.01
+  done
+}"#;
+
 pub struct Sandbox {
     // In the order in which they are dropped.
     shell: Shell,
@@ -55,13 +66,14 @@ impl Sandbox {
                 }
             }
         }
+        let root = text(&fixture.path("")).trim_end_matches('/').to_owned();
         let mut like = fixture.larder();
         let program = Path::new(env!("CARGO_BIN_EXE_larder")).parent().expect("a file in a directory");
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths(std::iter::once(PathBuf::from(program)).chain(std::env::split_paths(&path)));
-        like.env("PATH", path.expect("it was one before")).env("HOME", fixture.path(""));
-        let shell = Shell::new(&like);
-        let root = text(&fixture.path("")).trim_end_matches('/').to_owned();
+        like.env("PATH", path.expect("it was one before")).env("HOME", &root);
+        let mut shell = Shell::new(&like);
+        shell.run(KILL).expect("bash knows functions");
         Some(Self { shell, servers, fixture, root })
     }
 
