@@ -5,7 +5,6 @@
 //! documents where something else is shown, for a person to look at. See `examples/document.rs` for what comments in the
 //! documents may tell, and `examples/remotes.rs` for what they mount.
 
-#[allow(dead_code, reason = "not every helper is needed here")]
 mod common;
 #[path = "examples/document.rs"]
 mod document;
@@ -27,6 +26,7 @@ use std::{fs, thread};
 
 use common::{COMMAND_LIMIT, Fixture, run};
 use document::Step;
+use remotes::Remotes;
 use sandbox::Sandbox;
 
 /// Done at once: as many as the smallest machine has processors.
@@ -89,9 +89,7 @@ fn none(complaints: &[String]) {
 
 #[test]
 fn the_sessions_of_the_documents_are_true() {
-    let scratch = tempfile::tempdir().expect("the temporary directory is writable");
-    let served = scratch.path().join("srv");
-    remotes::make(&served, scratch.path());
+    let remotes = Remotes::get();
     let mut skipped = Vec::new();
     let mut documented = Vec::new();
     for (name, text) in documents() {
@@ -105,7 +103,7 @@ fn the_sessions_of_the_documents_are_true() {
             documented.push((name, steps));
         }
     }
-    none(&all(&documented, |(name, steps)| session(name, steps, &served)));
+    none(&all(&documented, |(name, steps)| session(name, steps, remotes.path())));
     let most = MOST_SKIPPED;
     assert!(skipped.len() <= most, "{} blocks skipped, {most} at most: {skipped:#?}", skipped.len());
 }
@@ -154,7 +152,10 @@ fn write_down(name: &str, printed: Vec<(usize, usize, Vec<String>)>) {
     // From the end, so that the numbers of the lines before stay.
     for (line, shown, printed) in printed.into_iter().rev() {
         let indent = lines[line - 1].split('$').next().unwrap_or_default().to_owned();
-        lines.splice(line..line + shown, printed.into_iter().map(|text| format!("{indent}{}", text.replace('\t', "  "))));
+        lines.splice(
+            line..line + shown,
+            printed.into_iter().map(|text| format!("{indent}{}", text.replace('\t', "  "))),
+        );
     }
     fs::write(&path, lines.join("\n") + "\n").expect("writable");
 }
@@ -179,15 +180,13 @@ fn judge(command: &str, shown: &[String], status: Option<i32>, outcome: &shell::
 
 #[test]
 fn the_examples_of_the_help_run() {
-    let scratch = tempfile::tempdir().expect("the temporary directory is writable");
-    let served = scratch.path().join("srv");
-    remotes::make(&served, scratch.path());
+    let remotes = Remotes::get();
     let commands = help::commands();
     for name in NOT_YET {
         assert!(commands.iter().any(|command| command.name == *name), "{name} is no command");
     }
     let commands: Vec<_> =
-        commands.into_iter().filter(|it| wanted(&it.name) && !NOT_YET.contains(&it.name.as_str())).collect();
+        commands.iter().filter(|it| wanted(&it.name) && !NOT_YET.contains(&it.name.as_str())).collect();
     none(&all(&commands, |command| {
         if command.is_group {
             return Vec::new();
@@ -196,14 +195,15 @@ fn the_examples_of_the_help_run() {
         if examples.is_empty() {
             return vec![format!("larder {}: its help has no examples", command.name)];
         }
-        help::run(command, &examples, &served)
+        help::run(command, &examples, remotes.path())
     }));
 }
 
 #[test]
 fn every_command_that_is_named_exists() {
     let Some(fixture) = Fixture::with_settings("no settings\n") else { return };
-    let helps = help::commands().into_iter().map(|command| (format!("larder {} --help", command.name), command.text));
+    let helps = help::commands().iter();
+    let helps = helps.map(|command| (format!("larder {} --help", command.name), command.text.clone()));
     let mut named: Vec<(String, String)> = Vec::new();
     for (name, text) in documents().into_iter().chain(helps) {
         let found = document::commands_named(&text);

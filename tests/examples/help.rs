@@ -7,6 +7,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use super::sandbox::Sandbox;
 use crate::common::{COMMAND_LIMIT, run as run_command};
@@ -26,6 +27,10 @@ const BEFORE: &[(&str, &str)] = &[
     ("status", "larder warm work"),
     ("daemon", "larder shutdown"),
     ("man", "mkdir -p man"),
+    ("inspect", "larder warm work"),
+    ("cache cat", "larder warm work"),
+    ("cache export", "rm -f *.larder"),
+    ("cache import", "test -f notes.larder || larder cache export notes.larder work"),
     ("completions", "mkdir -p .local/share/bash-completion/completions .zfunc .config/fish/completions"),
 ];
 
@@ -40,7 +45,12 @@ pub struct Subcommand {
 }
 
 /// All commands, those in groups included.
-pub fn commands() -> Vec<Subcommand> {
+pub fn commands() -> &'static [Subcommand] {
+    static COMMANDS: LazyLock<Vec<Subcommand>> = LazyLock::new(all);
+    &COMMANDS
+}
+
+fn all() -> Vec<Subcommand> {
     let mut found = Vec::new();
     let mut open: Vec<String> = listed(&help(&[]));
     while let Some(name) = open.pop() {

@@ -34,14 +34,14 @@ pub struct Outcome {
 }
 
 impl Shell {
-    /// Starts a shell with the environment and working directory of `like`.
-    pub fn new(like: &Command) -> Self {
+    /// Starts a shell with the environment and working directory of `model`.
+    pub fn new(model: &Command) -> Self {
         let mut command = Command::new("bash");
         command.args(["--noprofile", "--norc"]).process_group(0);
-        if let Some(directory) = like.get_current_dir() {
+        if let Some(directory) = model.get_current_dir() {
             command.current_dir(directory);
         }
-        for (name, value) in like.get_envs() {
+        for (name, value) in model.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
