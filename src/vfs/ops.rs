@@ -385,6 +385,9 @@ impl Fs {
                     && let Some(held) = held
                 {
                     self.store.touch(&held);
+                    if converted {
+                        self.store.touch(&id);
+                    }
                 }
                 self.metrics.read_seconds.observe(begun.elapsed().as_secs_f64());
                 Answer::Ready(Ok(bytes))
@@ -398,6 +401,10 @@ impl Fs {
                     } else {
                         fs.hydrated(&shown, ino, id, offset, len).await
                     };
+                    if result.is_ok() {
+                        // The kernel keeps what it was given: there may be no second read that would note the use.
+                        fs.store.touch(&id);
+                    }
                     fs.metrics.read_seconds.observe(begun.elapsed().as_secs_f64());
                     result
                 })

@@ -350,8 +350,8 @@ impl State {
     }
 }
 
-/// Whether Git would find nothing changed.
-fn is_base(node: &Node, base: Option<(EntryKind, ObjectId)>) -> bool {
+/// Whether Git would find nothing changed in `node` where the base has `base`.
+pub fn is_base(node: &Node, base: Option<(EntryKind, ObjectId)>) -> bool {
     matches!((&node.content, base), (Content::Blob(id), Some((kind, of))) if *id == of && kind_of(node) == kind)
 }
 
