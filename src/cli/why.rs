@@ -63,6 +63,7 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Fai
             since_ms: arguments.since.map(Timestamp::as_millisecond),
             rows: arguments.fetches.into(),
             depth: arguments.depth.into(),
+            ..WhyRequest::default()
         })
     };
     let finding = match &arguments.target {

@@ -19,6 +19,7 @@ pub mod names;
 pub mod part;
 pub mod pins;
 pub mod place;
+pub mod shares;
 pub mod top;
 pub mod why;
 
@@ -53,6 +54,8 @@ pub enum Question {
     Area(area::AreaRequest),
     /// What `larder doctor` looks at.
     Health(health::HealthRequest),
+    /// Whose the cache's objects are, and how old.
+    Shares(shares::SharesRequest),
 }
 
 /// An answer.
@@ -79,6 +82,8 @@ pub enum Finding {
     Area(Box<area::AreaReport>),
     /// To [`Question::Health`].
     Health(Box<health::HealthReport>),
+    /// To [`Question::Shares`].
+    Shares(Box<shares::SharesReport>),
 }
 
 /// Where facts come from.
@@ -105,6 +110,7 @@ pub fn answer(sources: &Sources<'_>, question: &Question) -> Result<Finding, Fai
         Question::Top(request) => Finding::Top(Box::new(top::answer(sources, request)?)),
         Question::Area(request) => Finding::Area(Box::new(area::answer(sources, request)?)),
         Question::Health(request) => Finding::Health(Box::new(health::answer(sources, request)?)),
+        Question::Shares(request) => Finding::Shares(Box::new(shares::answer(sources, request)?)),
     })
 }
 
@@ -113,7 +119,11 @@ const LIST_BYTES: usize = super::protocol::MAX_LINE_BYTES / 3;
 
 /// As many of `rows` as fit a line of the socket with two lists beside them.
 fn within_a_line<T: Serialize>(rows: Vec<T>) -> Vec<T> {
-    let mut room = LIST_BYTES;
+    within(LIST_BYTES, rows)
+}
+
+/// As many of `rows` as take `room` bytes.
+fn within<T: Serialize>(mut room: usize, rows: Vec<T>) -> Vec<T> {
     rows.into_iter()
         .take_while(|row| {
             // What can't be written would fail the answer, not be too long for it.

@@ -3,19 +3,26 @@
 //! Groups are bounded like everything else: what is beyond is summed in one
 //! row, so that the sums are always those of all records.
 
+mod ranked;
+mod timeline;
+
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::place;
-use super::{PathText, Sources, within_a_line};
+use super::{LIST_BYTES, PathText, Sources, within, within_a_line};
 use crate::daemon::protocol::{Failure, rfc3339_ms};
 use crate::store::{Fetch, FetchClass, Operation, WorkspaceId};
+use ranked::Ranked;
+pub use timeline::{Bucket, Timeline, TimelineClass};
 
 /// Groups told of each kind at most.
 const GROUPS_MAX: usize = 200;
 /// Records told at most.
 const ROWS_MAX: usize = 2_000;
+/// Records told of those that brought most, and of those that took longest, at most.
+pub const RANKED_MAX: usize = 50;
 /// Groups kept while records are read; those beyond share the last row.
 const GROUPS_COUNTED: usize = 65_536;
 /// A directory stands for a process when it has this share of its bytes: two thirds.
@@ -32,6 +39,12 @@ pub struct WhyRequest {
     pub rows: usize,
     /// Components of a path by which directories are grouped.
     pub depth: usize,
+    /// Records to tell of those that brought most, and as many of those that took longest; at most [`RANKED_MAX`].
+    #[serde(default)]
+    pub ranked: usize,
+    /// Whether to tell what arrived when.
+    #[serde(default)]
+    pub timeline: bool,
 }
 
 /// What caused fetches: the fields of `larder why --json`.
@@ -55,6 +68,15 @@ pub struct WhyReport {
     pub rows: Vec<FetchRow>,
     /// Processes and directories that are not among them.
     pub groups_left_out: u64,
+    /// The records that brought most bytes, if they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub biggest: Vec<FetchRow>,
+    /// Those that took longest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slowest: Vec<FetchRow>,
+    /// What arrived when, if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
 }
 
 /// Sums over records.
@@ -179,6 +201,9 @@ pub(super) fn answer(sources: &Sources<'_>, request: &WhyRequest) -> Result<WhyR
     let names = place::names(sources.store)?;
     let mut groups = Groups { depth: request.depth.clamp(1, 64), ..Groups::default() };
     let (mut rows, mut oldest) = (Vec::new(), None);
+    let ranked = request.ranked.min(RANKED_MAX);
+    let (mut biggest, mut slowest) = (Ranked::new(ranked), Ranked::new(ranked));
+    let mut timeline = request.timeline.then(Timeline::default);
     let wanted = request.rows.min(ROWS_MAX);
     sources.store.fetches(&mut |fetch| {
         if request.since_ms.is_some_and(|since| fetch.at_ms < since) {
@@ -188,6 +213,11 @@ pub(super) fn answer(sources: &Sources<'_>, request: &WhyRequest) -> Result<WhyR
         if place.as_ref().is_none_or(|(row, path)| fetch.workspace == Some(row.id) && below(&fetch.path, path)) {
             oldest = Some(fetch.at_ms);
             groups.add(fetch);
+            biggest.add(fetch.bytes, fetch);
+            slowest.add(fetch.wait_us, fetch);
+            if let Some(timeline) = &mut timeline {
+                timeline.add(fetch);
+            }
             if rows.len() < wanted {
                 rows.push(FetchRow::new(fetch, &names));
             }
@@ -199,7 +229,11 @@ pub(super) fn answer(sources: &Sources<'_>, request: &WhyRequest) -> Result<WhyR
     report.recording = recording;
     report.oldest = oldest.map(rfc3339_ms);
     report.lost = sources.store.fetches_lost();
-    report.rows = within_a_line(rows);
+    // The three lists of records share the room of one.
+    report.biggest = within(LIST_BYTES / 3, biggest.rows(&names));
+    report.slowest = within(LIST_BYTES / 3, slowest.rows(&names));
+    report.rows = within(if ranked == 0 { LIST_BYTES } else { LIST_BYTES / 3 }, rows);
+    report.timeline = timeline;
     Ok(report)
 }
 
@@ -367,7 +401,7 @@ fn mostly_in(weights: &HashMap<Where, u64>) -> (Option<WorkspaceId>, Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn fetch(process: &str, path: &str, bytes: u64) -> Fetch {
+    pub(super) fn fetch(process: &str, path: &str, bytes: u64) -> Fetch {
         Fetch {
             at_ms: 0,
             workspace: Some(WorkspaceId(1)),
