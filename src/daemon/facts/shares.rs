@@ -70,10 +70,7 @@ pub(super) fn answer(sources: &Sources<'_>, _request: &SharesRequest) -> Result<
     let store = sources.store;
     let mut repositories = store.repositories()?;
     repositories.truncate(REPOSITORIES_MAX);
-    let marks = repositories
-        .iter()
-        .map(|repository| marks_of(store, repository))
-        .collect::<Result<Vec<_>, _>>()?;
+    let marks = repositories.iter().map(|repository| marks_of(store, repository)).collect::<Result<Vec<_>, _>>()?;
     let hour = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 3600;
     let hour = u32::try_from(hour).unwrap_or(u32::MAX);
     let sums = std::cell::RefCell::new(Sums::new(&repositories));

@@ -75,8 +75,7 @@ fn pages_of_any_size_have_each_file_once_and_say_what_is_here() {
 
 #[test]
 fn trees_that_are_missing_are_passed_by() {
-    let (_directory, store) =
-        store(&[(1, listing(&[(b"a", EntryKind::Directory, 50), (b"b", EntryKind::File, 101)]))]);
+    let (_directory, store) = store(&[(1, listing(&[(b"a", EntryKind::Directory, 50), (b"b", EntryKind::File, 101)]))]);
     let mut report = AreaReport::default();
     page(&Walk { store: &store, ground: None }, id(1), None, 10, &mut report).expect("read");
     assert_eq!((report.rows.len(), report.passed_by), (1, 1));
