@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what a purpose needs and this machine lacks; never anything that is there.
 #   install-deps.sh PURPOSE...     build: a C compiler, cargo   demo: git, fusermount3, certificates
-#                                  test: python3, openssl       bench: python3
+#                                  test: python3, openssl, chromium and a font
+#                                  bench: python3
 #                                  lint: rustfmt and clippy     posix: libacl's headers, a user to test as (root)
 #                                  powercut: xfs_io, mkfs.ext4
 set -euo pipefail
@@ -28,6 +29,9 @@ for purpose in "$@"; do
   test)
     need_python
     need openssl openssl
+    need chromium chromium
+    # Without one the browser draws no letters.
+    [ -d /usr/share/fonts/truetype ] || missing+=(fonts-dejavu-core)
     ;;
   bench)
     need_python
@@ -51,7 +55,7 @@ for purpose in "$@"; do
     done
     ;;
   *)
-    sed -n '2,6p' "$0" >&2
+    sed -n '2,7p' "$0" >&2
     exit 2
     ;;
   esac
