@@ -231,6 +231,7 @@ fn the_page_is_true_harmless_and_drawn_by_a_browser() {
     assert!(rows.contains("<button type=\"button\">plain/</button>"), "{rows}");
     assert!(rows.contains("&lt;script&gt;alert(1)&lt;/"), "{rows}");
 
+    used(&scene, &page);
     for (size, width, height) in [("1280,1600", 1280, 1600), ("420,900", 420, 900)] {
         let picture = scene.fixture.path(format!("{width}.png"));
         let argument = format!("--screenshot={}", text(&picture));
@@ -244,6 +245,54 @@ fn the_page_is_true_harmless_and_drawn_by_a_browser() {
             assert!(pixels > 1_000, "{pixels} pixels are {name} at {size}");
         }
     }
+}
+
+/// What a user does, as events; what the page made of each in an attribute.
+const USER: &str = r#"
+const root = document.documentElement, canvas = document.getElementById('canvas'), tip = document.getElementById('tip');
+const key = function (name) { canvas.dispatchEvent(new KeyboardEvent('keydown', { key: name })); };
+const seen = {};
+const note = function (what) {
+  seen[what] = { shown: root.dataset.shown, tip: !tip.hidden && tip.textContent, live: document.getElementById('live').textContent,
+    inside: document.getElementById('inside').textContent, cells: Number(root.dataset.cells), rows: document.getElementById('rows').rows.length };
+  root.dataset.seen = JSON.stringify(seen);
+};
+note('begin');
+const box = canvas.getBoundingClientRect();
+canvas.dispatchEvent(new PointerEvent('pointermove', { clientX: box.left + 40, clientY: box.top + box.height - 30 })); note('hover');
+key('ArrowRight'); key('ArrowDown'); note('arrows');
+key('Enter'); note('enter');
+key('Backspace'); note('back');
+document.querySelector('#rows button').click(); note('table');
+document.querySelector('#crumbs .up').click(); note('up');
+document.querySelector('[data-area=files]').click(); note('files');
+document.querySelectorAll('.legend .key')[3].click(); note('only');
+"#;
+
+/// Drives the page as a user would. Its policy lets no other script run, so it is taken out for that.
+fn used(scene: &Scene, page: &str) {
+    let (before, after) = page.split_once("<meta http-equiv=").expect("a policy");
+    let (_, after) = after.split_once('\n').expect("it ends");
+    let driven = format!("{before}{after}").replace("</body>", &format!("<script>{USER}</script></body>"));
+    let file = scene.fixture.path("driven.html");
+    fs::write(&file, driven).expect("written");
+    let Some(dom) = chromium(&scene.fixture, &file, "1280,1600", &["--dump-dom"]) else { return };
+    assert_eq!(attribute(&dom, "data-errors"), Some("0"), "{:?}", attribute(&dom, "data-error"));
+    let seen = attribute(&dom, "data-seen").expect("driven").replace("&quot;", "\"").replace("&lt;", "<");
+    let seen: Value = serde_json::from_str(&seen.replace("&gt;", ">").replace("&amp;", "&")).expect("JSON");
+    assert_eq!((&seen["begin"]["shown"], &seen["begin"]["tip"]), (&"0".into(), &false.into()), "{seen:#}");
+    assert!(seen["hover"]["tip"].as_str().is_some_and(|tip| tip.contains("B, ")), "{seen:#}");
+    assert!(seen["arrows"]["live"].as_str().is_some_and(|live| live.contains('/')), "read aloud: {seen:#}");
+    assert_ne!(seen["enter"]["shown"], "0", "{seen:#}");
+    assert_eq!(seen["back"]["shown"].as_str().map(|shown| shown != seen["enter"]["shown"]), Some(true), "{seen:#}");
+    assert_ne!(seen["table"]["inside"], seen["up"]["inside"], "{seen:#}");
+    assert!(seen["files"]["cells"].as_u64() > Some(10) && seen["only"]["cells"] == seen["files"]["cells"], "{seen:#}");
+
+    // The policy itself: the same script does nothing in the page as it is written.
+    let file = scene.fixture.path("kept.html");
+    fs::write(&file, page.replace("</body>", &format!("<script>{USER}</script></body>"))).expect("written");
+    let dom = chromium(&scene.fixture, &file, "1280,1600", &["--dump-dom"]).expect("there is a browser");
+    assert_eq!((attribute(&dom, "data-ready"), attribute(&dom, "data-seen")), (Some("true"), None));
 }
 
 /// Nothing that is loaded, no name that is more than a name.

@@ -58,7 +58,9 @@ pub(super) fn table(columns: &[Column], rows: &[Vec<String>], empty: &str) -> St
     if rows.is_empty() {
         return format!("<p class=\"hint\">{}</p>", text(empty));
     }
-    let mut out = String::from("<div class=\"scroll\"><table><thead><tr>");
+    // A number that begins a row stands apart from the text after it.
+    let kind = if columns.first().is_some_and(|(_, class)| *class == "n") { " class=\"first-n\"" } else { "" };
+    let mut out = format!("<div class=\"scroll\"><table{kind}><thead><tr>");
     for (head, class) in columns {
         let _ = write!(out, "<th scope=\"col\" class=\"{class}\">{head}</th>");
     }

@@ -87,7 +87,7 @@ pub(super) fn page(found: &Gathered) -> Result<String, Failure> {
             ("inside_more", &inside_more),
             ("timeline", &lanes::lanes(why)),
             ("biggest", &fetches(&why.biggest)),
-            ("slowest", &waits(&why.slowest)),
+            ("slowest", &slowest(&why.slowest)),
             ("processes", &processes(found)),
             ("directories", &directories(found)),
             ("repositories", &shares(&found.shares.by_repository, "Repository")),
@@ -184,7 +184,8 @@ fn tiles(sums: &Sums) -> String {
             (_, 0) => human_bytes(bytes),
             _ => format!("over {}", human_bytes(bytes)),
         };
-        let share = percent(files, all.files);
+        let share =
+            if files > 0 && files * 1000 < all.files { "under 0.1".to_owned() } else { percent(files, all.files) };
         format!(
             "<div class=\"tile s{at}\"><p class=\"what\">{}</p><p class=\"big\">{}</p><p class=\"small\">{size}, {share} % of the files</p></div>",
             word(state),
@@ -257,8 +258,9 @@ fn inside(tree: &Tree, sums: &[Sums]) -> (String, String) {
 
 /// What a fetch was for, with who caused it below.
 fn caused(row: &FetchRow) -> String {
-    let what = match (row.path.path.as_str(), row.operation) {
-        ("", _) => "<span class=\"sub\">everything</span>".to_owned(),
+    let what = match (row.path.path.as_str(), &row.oid) {
+        ("", Some(oid)) => format!("object <code>{}</code>", text(oid.get(..12).unwrap_or(oid))),
+        ("", None) => "<span class=\"sub\">everything</span>".to_owned(),
         _ => path(&row.path),
     };
     let many = if row.objects == 1 { String::new() } else { format!(", {} objects", grouped(row.objects)) };
@@ -287,7 +289,7 @@ fn fetches(rows: &[FetchRow]) -> String {
     table(&[("Size", "n"), ("For", ""), ("As", "wide"), ("Arrived", "t wide")], &rows, NO_FETCHES)
 }
 
-fn waits(rows: &[FetchRow]) -> String {
+fn slowest(rows: &[FetchRow]) -> String {
     let most = rows.first().map_or(0, |row| row.waited_us);
     let rows: Vec<_> = rows
         .iter()
@@ -300,11 +302,11 @@ fn waits(rows: &[FetchRow]) -> String {
             ]
         })
         .collect();
-    table(&[("Waited", "n"), ("For", ""), ("Size", "n wide"), ("Arrived", "t wide")], &rows, NO_FETCHES)
+    table(&[("Took", "n"), ("For", ""), ("Size", "n wide"), ("Arrived", "t wide")], &rows, NO_FETCHES)
 }
 
 fn place(of: &PathText) -> String {
-    if of.path.is_empty() { "<span class=\"sub\">everywhere</span>".to_owned() } else { path(of) }
+    if of.path.is_empty() { "in several directories".to_owned() } else { format!("mostly in {}", path(of)) }
 }
 
 fn processes(found: &Gathered) -> String {
@@ -314,8 +316,7 @@ fn processes(found: &Gathered) -> String {
         .iter()
         .take(ROWS)
         .map(|row| {
-            let mostly =
-                format!("{}<br><span class=\"sub\">mostly in {}</span>", who(&row.process), place(&row.mostly_in));
+            let mostly = format!("{}<br><span class=\"sub\">{}</span>", who(&row.process), place(&row.mostly_in));
             vec![
                 metered(&human_bytes(row.sums.bytes), row.sums.bytes, most),
                 mostly,

@@ -235,8 +235,9 @@
       context.fillStyle = colours.group; context.fillRect(x + 1, y + 1, w - 2, h - 2);
       if (cell.head) {
         const used = write(cell.label, x + 5, y + 13.5, w - 10, colours.ink, true);
-        const amount = area === 'files' ? number(total(slice(count, item.dir))) : size(item.weight);
-        if (used && w - used > 90) { context.textAlign = 'right'; write(amount, x + w - 5, y + 13.5, 80, colours.soft, false); context.textAlign = 'left'; }
+        const guessed = area === 'bytes' && total(slice(unknown, item.dir)) > 0 ? '≈ ' : '';
+        const amount = area === 'files' ? number(total(slice(count, item.dir))) : guessed + size(item.weight);
+        if (used && w - used > 95) { context.textAlign = 'right'; write(amount, x + w - 5, y + 13.5, 85, colours.soft, false); context.textAlign = 'left'; }
       }
       return;
     }
@@ -256,7 +257,8 @@
       const colour = colours['on-' + STATES[item.state]];
       const pad = h > 24 ? 14 : h / 2 + 4;
       write(cell.label, x + 5, y + pad, w - 9, colour, false);
-      if (h > 34 && w > 48 && item.size >= 0) { context.globalAlpha = .8; write(size(item.size), x + 5, y + pad + 14, w - 9, colour, false); context.globalAlpha = 1; }
+      const amount = item.size >= 0 ? size(item.size) : '';
+      if (h > 34 && amount && context.measureText(amount).width < w - 9) write(amount, x + 5, y + pad + 14, w - 9, colour, false);
     }
   };
   const draw = function () {
@@ -347,7 +349,7 @@
       first.append(bdi);
       const all = total(counts), state = element('td');
       if (isDir) { const bar = shares(weights(item.dir)); bar.title = spelled(counts); bar.setAttribute('role', 'img'); bar.setAttribute('aria-label', spelled(counts)); state.append(bar); }
-      else { const tag = element('span', 'key s' + item.state); tag.style.padding = '0'; tag.append(element('span', 'swatch'), element('span', '', WORDS[item.state])); state.append(tag); }
+      else { const tag = element('span', 'mark s' + item.state); tag.append(element('span', 'swatch'), element('span', '', WORDS[item.state])); state.append(tag); }
       row.append(first, state, element('td', 'n', blank && !known ? 'unknown' : size(known)), element('td', 'n', number(all)),
         element('td', 'n wide', percent(counts[0], all)), element('td', 'n wide', percent(counts[1], all)));
       return row;
