@@ -12,7 +12,7 @@ use std::sync::Arc;
 use gix::ObjectId;
 use serde::{Deserialize, Serialize};
 
-use super::place::{self, Place};
+use super::place;
 use super::{PathText, Sources};
 use crate::daemon::protocol::{Failure, FailureClass, MAX_LINE_BYTES, rfc3339};
 use crate::daemon::status::{self, SETTLE_LIMIT};
@@ -22,7 +22,7 @@ use crate::index::ino::Ino;
 use crate::index::overlay::listing::RowKind;
 use crate::index::overlay::settle::is_base;
 use crate::store::overlay::{Content, Node};
-use crate::store::{EntryKind, GenerationRecord, Listing, Store};
+use crate::store::{EntryKind, GenerationRecord, Listing, Store, Workspace};
 use crate::vfs::Shown;
 
 /// Files in a page at most.
@@ -134,8 +134,8 @@ pub fn path_bytes(path: &PathText) -> &[u8] {
 }
 
 pub(super) fn answer(sources: &Sources<'_>, request: &AreaRequest) -> Result<AreaReport, Failure> {
-    let place = place::find(sources, &request.target)?;
-    let row = &place.workspace;
+    let place = place::within(sources.store, &request.target)?;
+    let row = &place.0;
     let live = sources.daemon.and_then(|daemon| daemon.by_id(row.id.0));
     let shown = live.as_ref().and_then(|live| Some((live, live.shown()?)));
     let record = match &shown {
@@ -162,10 +162,15 @@ pub(super) fn answer(sources: &Sources<'_>, request: &AreaRequest) -> Result<Are
     Ok(report)
 }
 
-fn head(sources: &Sources<'_>, place: &Place, record: &GenerationRecord, live: bool) -> Result<AreaHead, Failure> {
+fn head(
+    sources: &Sources<'_>,
+    (workspace, path): &(Workspace, Vec<u8>),
+    record: &GenerationRecord,
+    live: bool,
+) -> Result<AreaHead, Failure> {
     let repositories = sources.store.repositories()?;
-    let told = status::describe(sources.store, &place.workspace, &repositories)?;
-    let mut generations = sources.store.generations(place.workspace.id)?;
+    let told = status::describe(sources.store, workspace, &repositories)?;
+    let mut generations = sources.store.generations(workspace.id)?;
     generations.sort_by_key(|row| std::cmp::Reverse(row.generation));
     let generations = generations.into_iter().take(GENERATIONS_MAX).map(|row| AreaGeneration {
         generation: row.generation.0,
@@ -178,7 +183,7 @@ fn head(sources: &Sources<'_>, place: &Place, record: &GenerationRecord, live: b
     Ok(AreaHead {
         workspace: told.workspace,
         path: told.path.to_string_lossy().into_owned(),
-        place: PathText::from(&*place.path),
+        place: PathText::from(&**path),
         repository: told.repository,
         rev: told.rev,
         commit: record.commit.0.to_string(),
