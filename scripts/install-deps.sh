@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a purpose needs and this machine lacks; never anything that is there.
 #   install-deps.sh PURPOSE...     build: a C compiler, cargo   demo: git, fusermount3, certificates
-#                                  test: python3, openssl, chromium and a font
+#                                  test: python3, openssl, tmux, chromium and a font
 #                                  bench: python3
 #                                  lint: rustfmt and clippy     posix: libacl's headers, a user to test as (root)
 #                                  powercut: xfs_io, mkfs.ext4
@@ -29,6 +29,7 @@ for purpose in "$@"; do
   test)
     need_python
     need openssl openssl
+    need tmux tmux
     need chromium chromium
     # Without one the browser draws no letters.
     [ -d /usr/share/fonts/truetype ] || missing+=(fonts-dejavu-core)

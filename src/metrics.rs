@@ -6,7 +6,7 @@
 //! counted when somebody asks is a [`Snapshot`]. docs/metrics.md has them all
 //! in a table, which a test compares with what is exported.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::encode;
@@ -44,9 +44,9 @@ pub struct Metrics {
     /// `larder_metrics_listening`: whether the address that the settings name is served.
     pub listening: Gauge,
     /// `larder_read_seconds`: time to answer a read of the kernel's.
-    pub read_seconds: Histogram,
+    pub read_seconds: Latency,
     /// `larder_hydration_seconds`: time a reader waited for an object.
-    pub hydration_seconds: Histogram,
+    pub hydration_seconds: Latency,
     counted: Counted,
     registry: Registry,
 }
@@ -114,8 +114,6 @@ pub struct Snapshot {
 
 impl Default for Metrics {
     fn default() -> Self {
-        // 10 us … 40 s in steps of four: spans a cached read and the time-out.
-        let seconds = || Histogram::new(exponential_buckets(1e-5, 4.0, 12));
         let mut metrics = Self {
             remote_requests: Counter::default(),
             remote_objects: Counter::default(),
@@ -127,8 +125,8 @@ impl Default for Metrics {
             evicted_objects: Counter::default(),
             evicted_bytes: Counter::default(),
             listening: Gauge::default(),
-            read_seconds: seconds(),
-            hydration_seconds: seconds(),
+            read_seconds: Latency::default(),
+            hydration_seconds: Latency::default(),
             counted: Counted::default(),
             registry: Registry::with_prefix("larder"),
         };
@@ -168,9 +166,9 @@ impl Metrics {
         r.register_with_unit("evicted", help, Unit::Bytes, self.evicted_bytes.clone());
         let help = "1 while metrics are served at the address that metrics.listen names";
         r.register("metrics_listening", help, self.listening.clone());
-        r.register_with_unit("read", "Time to answer a read", Unit::Seconds, self.read_seconds.clone());
+        r.register_with_unit("read", "Time to answer a read", Unit::Seconds, self.read_seconds.exported.clone());
         let help = "Time a reader waited for an object";
-        r.register_with_unit("hydration", help, Unit::Seconds, self.hydration_seconds.clone());
+        r.register_with_unit("hydration", help, Unit::Seconds, self.hydration_seconds.exported.clone());
     }
 
     fn register_counted(&mut self) {
@@ -228,9 +226,79 @@ impl Counted {
     }
 }
 
+/// Buckets of [`Latency::counts`]: four to each power of two microseconds, up to a minute.
+const LATENCY_BUCKETS: usize = 104;
+
+/// A histogram of times: exported in few buckets, and counted in finer ones, since the exported one can't be read back.
+#[derive(Debug)]
+pub struct Latency {
+    exported: Histogram,
+    counts: Box<[AtomicU64; LATENCY_BUCKETS]>,
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        // 10 us … 40 s in steps of four: spans a cached read and the time-out.
+        let exported = Histogram::new(exponential_buckets(1e-5, 4.0, 12));
+        Self { exported, counts: Box::new(std::array::from_fn(|_| AtomicU64::new(0))) }
+    }
+}
+
+impl Latency {
+    /// Counts something that took `seconds`.
+    pub fn observe(&self, seconds: f64) {
+        self.exported.observe(seconds);
+        // What is no number is 0, what is beyond is the most there is: both are counted.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and microseconds do")]
+        let microseconds = (seconds * 1e6) as u64;
+        self.counts[Self::bucket(microseconds)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The buckets that counted anything: the microseconds all that is in it stayed below (`None`: there is no such
+    /// bound), and how many that were since the start.
+    pub fn counts(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
+        let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).enumerate();
+        counts.filter(|(_, count)| *count > 0).map(|(bucket, count)| (Self::below(bucket), count))
+    }
+
+    fn bucket(microseconds: u64) -> usize {
+        let Some(octave @ 2..) = microseconds.checked_ilog2() else {
+            return usize::try_from(microseconds).expect("less than four");
+        };
+        let quarter = usize::try_from(microseconds >> (octave - 2) & 3).expect("less than four");
+        ((octave as usize - 1) * 4 + quarter).min(LATENCY_BUCKETS - 1)
+    }
+
+    /// The first time that is no longer in `bucket`.
+    fn below(bucket: usize) -> Option<u64> {
+        match (bucket / 4, bucket as u64 % 4) {
+            (0, quarter) => Some(quarter + 1),
+            _ if bucket == LATENCY_BUCKETS - 1 => None,
+            (octave, quarter) => Some((4 + quarter + 1) << (octave - 1)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_time_is_counted_below_its_bound() {
+        let times = (0..5_000).chain((0..64).map(|bit| 1 << bit)).chain([u64::MAX]);
+        for time in times {
+            let bucket = Latency::bucket(time);
+            assert!(Latency::below(bucket).is_none_or(|below| time < below), "{time} in {bucket}");
+            let before = bucket.checked_sub(1).and_then(Latency::below);
+            assert!(before.is_none_or(|below| below <= time), "{time} in {bucket}");
+        }
+        let latency = Latency::default();
+        for seconds in [0.0, 3.5e-6, 1e-3, 1e-3, 1e9, f64::NAN, -1.0] {
+            latency.observe(seconds);
+        }
+        let counts: Vec<_> = latency.counts().collect();
+        assert_eq!(counts, [(Some(1), 3), (Some(4), 1), (Some(1_024), 2), (None, 1)]);
+    }
 
     #[test]
     fn names_are_those_scripts_rely_on() {

@@ -84,6 +84,7 @@ struct HydratorKey {
 /// Everything one daemon owns.
 pub struct Daemon {
     config: Config,
+    started: Instant,
     // This program, as it was called when it started: later it may have been replaced by a newer one.
     binary: std::path::PathBuf,
     store: Store,
@@ -174,6 +175,7 @@ fn start(config: &Config) -> Result<(), Failure> {
         .map_err(|error| Failure::new(FailureClass::Other, format!("cannot start threads: {error}")))?;
     let daemon = Arc::new(Daemon {
         config: config.clone(),
+        started: Instant::now(),
         binary,
         store,
         metrics: Arc::default(),

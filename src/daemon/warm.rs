@@ -106,6 +106,19 @@ impl Warms {
         }
     }
 
+    /// Whose they are, what each is called, since when it runs and how far it is; the oldest first.
+    pub(super) fn under_way(&self) -> Vec<(WorkspaceId, String, Duration, Progress)> {
+        let all = self.running.lock();
+        let mut told: Vec<_> = all
+            .values()
+            .map(|running| {
+                (running.workspace, running.label.clone(), running.since.elapsed(), so_far(&running.progress))
+            })
+            .collect();
+        told.sort_by_key(|(_, _, since, _)| std::cmp::Reverse(*since));
+        told
+    }
+
     fn waits(&self, live: &[Arc<Live>]) -> Vec<Wait> {
         let all = self.running.lock();
         let held = all.values().filter(|running| running.progress.held.load(Ordering::Relaxed));

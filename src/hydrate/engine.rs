@@ -20,7 +20,7 @@ use super::bulk::Bulk;
 use super::cause::Cause;
 use super::class::ClassTable;
 use super::flight::{Awaited, Flights, Place, Seat, Waiting};
-use super::queue::{Class, Owner, Want};
+use super::queue::{ByClass, Class, Owner, Want};
 use super::remote::{Abilities, Connection, FailureKind, Remote, RemoteError};
 use super::sizes::{SizeQuery, Sizes};
 use super::ticket::Ticket;
@@ -78,6 +78,21 @@ impl Default for HydrateSettings {
             classes: Arc::default(),
         }
     }
+}
+
+/// What a hydrator has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Wants queued, by class.
+    pub queued: ByClass,
+    /// Objects of bulk batches that wait for a connection.
+    pub bulk_queued: usize,
+    /// Objects on connections, bulk apart.
+    pub sent: usize,
+    /// Objects of bulk batches on connections.
+    pub bulk_sent: usize,
+    /// Raw bytes that arrived and are not stored yet.
+    pub unsaved_bytes: u64,
 }
 
 /// What changes; held for no I/O.
@@ -352,6 +367,11 @@ impl Hydrator {
         self.core().state.lock().flights.queued_by_class()
     }
 
+    /// What is queued by class, and what is on its way.
+    pub fn load(&self) -> Load {
+        self.core().state.lock().load()
+    }
+
     /// Waits until nothing is queued, asked for or unsaved.
     pub async fn idle(&self) {
         self.core().until(|state| state.closed || (!state.is_coming() && state.saved == state.arrived)).await;
@@ -395,9 +415,20 @@ impl State {
 
     /// Wants queued and objects on connections, bulk included.
     pub(super) fn backlog(&self) -> (usize, usize) {
+        let load = self.load();
+        (self.flights.queued() + load.bulk_queued, load.sent + load.bulk_sent)
+    }
+
+    fn load(&self) -> Load {
         let waiting: usize = self.bulks.iter().map(|bulk| bulk.cargo.wants.len()).sum();
-        let waiting = waiting.min(self.flights.in_bulk());
-        (self.flights.queued() + waiting, self.flights.sent() + self.flights.in_bulk() - waiting)
+        let bulk_queued = waiting.min(self.flights.in_bulk());
+        Load {
+            queued: self.flights.queued_by_class(),
+            bulk_queued,
+            sent: self.flights.sent(),
+            bulk_sent: self.flights.in_bulk() - bulk_queued,
+            unsaved_bytes: self.flights.landing_bytes(),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use gix::objs::Kind;
 use tokio::sync::oneshot;
 
 use super::cause::{Cause, Told};
-use super::queue::{Class, Owner, Queue, Want};
+use super::queue::{ByClass, Class, Owner, Queue, Want};
 use super::remote::RemoteError;
 use crate::store::FetchClass;
 
@@ -225,7 +225,7 @@ impl Flights {
     }
 
     /// Wants queued of each class, as in [`Class::ALL`].
-    pub fn queued_by_class(&self) -> [usize; Class::ALL.len()] {
+    pub fn queued_by_class(&self) -> ByClass {
         self.queue.depths()
     }
 

@@ -35,7 +35,7 @@ mod worker;
 mod writer;
 
 pub use cause::Cause;
-pub use engine::{HydrateSettings, Hydrator};
+pub use engine::{HydrateSettings, Hydrator, Load};
 pub use flight::{Awaited, Landed, Place, Waiting};
 pub use queue::{Class, Owner, Want};
 pub use remote::{FailureKind, Remote, RemoteError};

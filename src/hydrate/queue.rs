@@ -43,6 +43,9 @@ impl Class {
     }
 }
 
+/// How many wants of each class, as in [`Class::ALL`].
+pub type ByClass = [usize; Class::ALL.len()];
+
 /// One object to fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
@@ -68,7 +71,7 @@ pub struct Queue {
     order: BTreeMap<(Class, u64), Queued>,
     places: HashMap<ObjectId, (Class, u64)>,
     /// Wants queued of each class, as in [`Class::ALL`].
-    depths: [usize; Class::ALL.len()],
+    depths: ByClass,
     arrivals: u64,
     limit: usize,
 }
@@ -151,7 +154,7 @@ impl Queue {
     }
 
     /// Wants queued of each class, as in [`Class::ALL`].
-    pub fn depths(&self) -> [usize; Class::ALL.len()] {
+    pub fn depths(&self) -> ByClass {
         self.depths
     }
 

@@ -154,11 +154,18 @@ impl Store {
 
     /// Gives `look` the records, newest first, until it returns false. No transaction is open while it looks.
     pub fn fetches(&self, look: &mut dyn FnMut(&Fetch) -> bool) -> Result<(), StoreError> {
-        let pending: Vec<(u64, Fetch)> = self.inner.fetches.lock().pending.iter().cloned().collect();
-        if !pending.iter().rev().all(|(_, fetch)| look(fetch)) {
-            return Ok(());
+        let mut before = u64::MAX;
+        // A page at a time: who only wants the newest holds up nobody who records one.
+        loop {
+            let pending = self.inner.fetches.lock().newest(before);
+            if !pending.iter().all(|(_, fetch)| look(fetch)) {
+                return Ok(());
+            }
+            match pending.last() {
+                Some((number, _)) => before = *number,
+                None => break,
+            }
         }
-        let mut before = pending.first().map_or(u64::MAX, |(number, _)| *number);
         loop {
             let page = self.inner.read("reading the records of fetches", |txn| {
                 let mut page = Vec::new();
@@ -181,6 +188,12 @@ impl Store {
 }
 
 impl Fetches {
+    /// A page of what waits to be written and is older than the record `before`, newest first.
+    fn newest(&self, before: u64) -> Vec<(u64, Fetch)> {
+        let older = self.pending.partition_point(|(number, _)| *number < before);
+        self.pending.range(..older).rev().take(PAGE_ROWS).cloned().collect()
+    }
+
     /// Takes what waits to be written.
     pub(super) fn take(&mut self) -> Waiting {
         Waiting { limit: self.limit, records: std::mem::take(&mut self.pending) }

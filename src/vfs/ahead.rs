@@ -134,7 +134,7 @@ impl Fs {
                 }
             }
         }
-        self.metrics.misses.inc();
+        self.missed();
         let companions = self.size_companions(shown, &directory, node.parent, position, turn);
         let landed = shown.hydrator.hydrate(Want { id, size: None }, &cause, &companions).wait().await;
         self.sizes_in_a_row.done();

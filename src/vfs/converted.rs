@@ -147,7 +147,7 @@ impl Fs {
             }
             let mut raw = HashMap::new();
             if !here(&planned.source)? {
-                self.metrics.misses.inc();
+                self.missed();
                 let wanted = |at: usize| plan.get(at).is_some_and(|planned| planned.size().is_none());
                 let mut companions = Vec::new();
                 if let Some((_, directory)) = &place

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gix::ObjectId;
@@ -146,6 +147,9 @@ pub struct Fs {
     writers: RwLock<HashSet<u32>>,
     /// One at a time takes a file over: inode → its turn.
     pub(super) copying: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
+    // Reads answered from the cache, and those that waited for a remote: this workspace's part of the metrics.
+    hits: AtomicU64,
+    misses: AtomicU64,
     // Where the cache is: its disk is what `df` is told.
     home: PathBuf,
     pub(super) sizes_in_a_row: SizesInARow,
@@ -162,9 +166,26 @@ impl Fs {
             moving: RwLock::new(()),
             writers: RwLock::default(),
             copying: Mutex::default(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
             home,
             sizes_in_a_row: SizesInARow::default(),
         }
+    }
+
+    /// Reads of this workspace answered from the cache, and those that waited for a remote.
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+
+    fn hit(&self) {
+        self.metrics.hits.inc();
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn missed(&self) {
+        self.metrics.misses.inc();
+        self.misses.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Keeps the generation as it is until the answer was sent.
@@ -380,7 +401,7 @@ impl Fs {
         };
         match held.map_or(Ok(None), |held| self.store.read_at(&held, offset, len)) {
             Ok(Some(bytes)) => {
-                self.metrics.hits.inc();
+                self.hit();
                 if offset == 0
                     && let Some(held) = held
                 {
@@ -393,7 +414,7 @@ impl Fs {
                 Answer::Ready(Ok(bytes))
             }
             Ok(None) => {
-                self.metrics.misses.inc();
+                self.missed();
                 let (fs, shown) = (Arc::clone(self), Arc::clone(shown));
                 Answer::wait(async move {
                     let result = if converted {

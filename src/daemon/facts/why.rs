@@ -95,7 +95,7 @@ pub struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, fetch: &Fetch) {
+    pub(super) fn add(&mut self, fetch: &Fetch) {
         self.fetches += 1;
         self.objects += fetch.objects;
         self.bytes += fetch.bytes;
@@ -199,7 +199,7 @@ impl FetchRow {
 pub(super) fn answer(sources: &Sources<'_>, request: &WhyRequest) -> Result<WhyReport, Failure> {
     let place = request.target.as_deref().map(|target| place::within(sources.store, target)).transpose()?;
     let names = place::names(sources.store)?;
-    let mut groups = Groups { depth: request.depth.clamp(1, 64), ..Groups::default() };
+    let mut groups = Groups::by_directories(request.depth);
     let (mut rows, mut oldest) = (Vec::new(), None);
     let ranked = request.ranked.min(RANKED_MAX);
     let (mut biggest, mut slowest) = (Ranked::new(ranked), Ranked::new(ranked));
@@ -265,8 +265,10 @@ struct OfDirectory {
     processes: HashMap<Box<str>, u64>,
 }
 
+/// Records, grouped.
 #[derive(Default)]
-struct Groups {
+pub(super) struct Groups {
+    /// Components of a path by which directories are grouped.
     depth: usize,
     total: Sums,
     processes: HashMap<Box<str>, OfProcess>,
@@ -276,7 +278,12 @@ struct Groups {
 }
 
 impl Groups {
-    fn add(&mut self, fetch: &Fetch) {
+    /// None yet; directories will be grouped by `depth` components of their path.
+    pub(super) fn by_directories(depth: usize) -> Self {
+        Self { depth: depth.clamp(1, 64), ..Self::default() }
+    }
+
+    pub(super) fn add(&mut self, fetch: &Fetch) {
         self.total.add(fetch);
         self.operations.entry((fetch.operation, fetch.class)).or_default().add(fetch);
         // Where nothing came but sizes, objects tell more than no bytes do.
@@ -303,7 +310,7 @@ impl Groups {
         *group.processes.entry(fetch.process.clone()).or_default() += weight;
     }
 
-    fn report(self, names: &HashMap<WorkspaceId, String>) -> WhyReport {
+    pub(super) fn report(self, names: &HashMap<WorkspaceId, String>) -> WhyReport {
         let name = |id: Option<WorkspaceId>| id.and_then(|id| names.get(&id).cloned()).unwrap_or_default();
         let mut processes: Vec<ProcessRow> = self
             .processes
