@@ -20,7 +20,8 @@ use super::schema::FETCHES;
 /// Records that wait to be written, at most: some seconds of a fast link.
 const PENDING_MAX: usize = 32 << 10;
 
-/// Rows read in one transaction.
+/// Rows read in one transaction: few at first, for who only wants the newest.
+const FIRST_ROWS: usize = 64;
 const PAGE_ROWS: usize = 1024;
 
 /// Longest path and process name kept; a path that is longer is kept from its end.
@@ -166,23 +167,25 @@ impl Store {
                 None => break,
             }
         }
+        let mut rows = FIRST_ROWS;
         loop {
             let page = self.inner.read("reading the records of fetches", |txn| {
-                let mut page = Vec::new();
-                for row in txn.open_table(FETCHES)?.range(..before)?.rev().take(PAGE_ROWS) {
+                let mut page = Vec::with_capacity(rows);
+                for row in txn.open_table(FETCHES)?.range(..before)?.rev().take(rows) {
                     let (number, row) = row?;
-                    page.push((number.value(), decode(number.value(), row.value())));
+                    page.push((number.value(), Box::<[u8]>::from(row.value())));
                 }
                 Ok(page)
             })?;
             // A damaged record is one that nobody can read; the others can.
-            if !page.iter().filter_map(|(_, fetch)| fetch.as_ref()).all(&mut *look) {
+            if !page.iter().filter_map(|(number, row)| decode(*number, row)).all(|fetch| look(&fetch)) {
                 return Ok(());
             }
             match page.last() {
-                Some((number, _)) if page.len() == PAGE_ROWS => before = *number,
+                Some((number, _)) if page.len() == rows => before = *number,
                 _ => return Ok(()),
             }
+            rows = (rows * 2).min(PAGE_ROWS);
         }
     }
 }

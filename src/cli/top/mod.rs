@@ -43,8 +43,7 @@ const LONGEST: Duration = Duration::from_hours(1);
 Examples:
   larder top                       the screen: q quits, p pauses, s sorts, ? shows all keys
   larder top --once                what goes on within a second, as text
-  larder top --count 5 --interval 200ms --json .
-                                   five documents of the workspace this is called in")]
+  larder top --count 5 --json .    five documents, of the workspace this is called in")]
 pub(super) struct Arguments {
     /// A workspace's name, or a path in a mount: only its waiters, processes and directories [default: all]
     target: Option<String>,

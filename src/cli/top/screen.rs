@@ -20,8 +20,10 @@ use crate::daemon::facts::top::{TopReport, WarmRow};
 
 /// Below this there is only room for the focused table.
 const WIDE: (u16, u16) = (60, 20);
-/// From this width on processes and directories stand side by side, with the columns that matter.
+/// From this width on there is room for the third panel.
 const PANELS_WIDE: u16 = 78;
+/// From this width on a panel has room for whole words.
+const WORDS_FROM: u16 = 44;
 /// Warms shown.
 const WARMS: usize = 3;
 /// Cells of a bar's label and number.
@@ -235,9 +237,10 @@ fn fetched(frame: &mut Frame<'_>, area: Rect, numbers: &Numbers, rates: &Rates, 
         Constraint::Length(1),
     ])
     .areas(inner);
+    let (objects, requests) = if inner.width < WORDS_FROM { ("obj", "req") } else { ("objects", "requests") };
     let spans = vec![
         Span::styled(byte_rate(rates.bytes), theme.busy().add_modifier(Modifier::BOLD)),
-        Span::raw(format!("  {} objects/s  {} requests/s", rate(rates.objects), rate(rates.requests))),
+        Span::raw(format!("  {} {objects}/s  {} {requests}/s", rate(rates.objects), rate(rates.requests))),
     ];
     frame.render_widget(Paragraph::new(Line::from(spans)), first);
     sparkline(frame, bytes, numbers, |rates| rates.bytes, theme.busy());
@@ -414,6 +417,8 @@ fn nothing(state: &State, kind: Kind) -> &'static str {
         (Kind::Waiters, _) => "nobody waits",
         (Kind::Workspaces, _) => "nothing is mounted",
         (_, Some(report)) if !report.recording => "not recorded, since why.records is 0",
+        // Its batches may take minutes.
+        (_, Some(report)) if !report.warms.is_empty() => "a warm is counted when a batch ends",
         _ => "nothing was fetched",
     }
 }

@@ -19,7 +19,7 @@ use crate::metrics::Latency;
 use crate::store::{WorkspaceId, WorkspaceState};
 
 /// Records of fetches looked at: what a fast link brings in some seconds. With more the window is shorter, and told so.
-const RECORDS_MAX: usize = 8_192;
+const RECORDS_MAX: usize = 4_096;
 /// Waiters, processes and directories told of: as many as a screen shows, and all three fit a line of the socket with
 /// paths of any bytes.
 const ROWS_MAX: usize = 32;
