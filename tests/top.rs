@@ -135,6 +135,7 @@ impl Screen {
         eventually(Duration::from_secs(20), "the alternate screen is left", || {
             self.told(&["display-message", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}"]).trim() == "0 1 0"
         });
+        self.eventually("the prompt", |screen| screen.trim_end().ends_with("\nready>"));
         self.types(&["echo status $? and $((40 + 2))", "Enter"]);
         // Echoed and ended with a newline: raw mode is over.
         self.shows("the shell echoes", &["ready> echo status $? and", &format!("\nstatus {status} and 42\n")]);

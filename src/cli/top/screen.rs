@@ -42,6 +42,13 @@ const HELP: &[(&str, &str)] = &[
     ("?, h", "this help"),
 ];
 
+/// Titles, keys, and what is most worth reading.
+const TITLE: Style = Style::new().add_modifier(Modifier::BOLD);
+/// Heads of columns, lines, and what rarely matters. No colour: some terminals paint grey as their background.
+const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
+/// The selected row.
+const SELECTED: Style = Style::new().add_modifier(Modifier::REVERSED);
+
 /// What colours mean. Without colours they are left out; nothing is told by colour alone.
 #[derive(Clone, Copy)]
 struct Theme {
@@ -51,18 +58,6 @@ struct Theme {
 impl Theme {
     fn colour(self, colour: Color) -> Style {
         if self.colours { Style::new().fg(colour) } else { Style::new() }
-    }
-
-    fn title(self) -> Style {
-        Style::new().add_modifier(Modifier::BOLD)
-    }
-
-    fn head(self) -> Style {
-        self.colour(Color::DarkGray)
-    }
-
-    fn line(self) -> Style {
-        self.colour(Color::DarkGray)
     }
 
     fn good(self) -> Style {
@@ -80,10 +75,6 @@ impl Theme {
     fn bad(self) -> Style {
         self.colour(Color::Red).add_modifier(Modifier::BOLD)
     }
-
-    fn selected(self) -> Style {
-        Style::new().add_modifier(Modifier::REVERSED)
-    }
 }
 
 /// Paints `state`.
@@ -99,7 +90,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
     } else {
         narrow(frame, body, state, theme);
     }
-    frame.render_widget(Paragraph::new(keys(state, theme)), foot);
+    frame.render_widget(Paragraph::new(keys(state)), foot);
     if state.helping {
         help(frame, area, theme);
     }
@@ -107,7 +98,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
 
 /// The first line: what runs, for how long, and when this was.
 fn header(state: &State, theme: Theme, width: u16) -> Line<'static> {
-    let mut spans = vec![Span::styled("larder top", theme.title())];
+    let mut spans = vec![Span::styled("larder top", TITLE)];
     let mut add = |text: String, style| spans.push(Span::styled(format!("  {text}"), style));
     if state.paused {
         add("paused".to_owned(), theme.slow().add_modifier(Modifier::REVERSED));
@@ -127,15 +118,15 @@ fn header(state: &State, theme: Theme, width: u16) -> Line<'static> {
         add(format!("{clock}Z"), Style::new());
         add(format!("up {}", span(report.uptime_ms)), Style::new());
         if width >= WIDE.0 {
-            add(format!("every {}", humantime::format_duration(state.interval)), theme.head());
-            add(escape(&report.home), theme.head());
-            add(format!("v{}", escape(&report.version)), theme.head());
+            add(format!("every {}", humantime::format_duration(state.interval)), FAINT);
+            add(escape(&report.home), FAINT);
+            add(format!("v{}", escape(&report.version)), FAINT);
         }
     }
     Line::from(spans)
 }
 
-fn keys(state: &State, theme: Theme) -> Line<'static> {
+fn keys(state: &State) -> Line<'static> {
     let keys = [
         ("q", "quit"),
         ("p", if state.paused { "go on" } else { "pause" }),
@@ -146,9 +137,8 @@ fn keys(state: &State, theme: Theme) -> Line<'static> {
         ("+-", "interval"),
         ("?", "help"),
     ];
-    let spans = keys
-        .into_iter()
-        .flat_map(|(key, what)| [Span::styled(key, theme.title()), Span::styled(format!(" {what}  "), theme.head())]);
+    let spans =
+        keys.into_iter().flat_map(|(key, what)| [Span::styled(key, TITLE), Span::styled(format!(" {what}  "), FAINT)]);
     Line::from(spans.collect::<Vec<_>>())
 }
 
@@ -185,7 +175,7 @@ fn wide(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
 
 /// A summary over the focused table.
 fn narrow(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
-    let lines = if area.height >= 4 { 1 } else { 0 };
+    let lines = u16::from(area.height >= 4);
     let [top, rest] = Layout::vertical([Constraint::Length(lines), Constraint::Min(0)]).areas(area);
     if let (Some(report), Some(rates)) = (state.numbers.report(), state.numbers.rates()) {
         let line = Line::from(vec![
@@ -218,8 +208,8 @@ fn overview(frame: &mut Frame<'_>, area: Rect, state: &State, report: &TopReport
 }
 
 /// A title on a line of its own; returns what is below it.
-fn titled(frame: &mut Frame<'_>, area: Rect, title: Line<'static>, theme: Theme) -> Rect {
-    let block = Block::new().borders(Borders::TOP).border_style(theme.line()).title(title);
+fn titled(frame: &mut Frame<'_>, area: Rect, title: impl Into<Line<'static>>) -> Rect {
+    let block = Block::new().borders(Borders::TOP).border_style(FAINT).title(title.into().style(TITLE));
     let inner = block.inner(area);
     frame.render_widget(block, area);
     inner
@@ -227,9 +217,9 @@ fn titled(frame: &mut Frame<'_>, area: Rect, title: Line<'static>, theme: Theme)
 
 /// What comes from remotes, and what reads find: now and in the past.
 fn fetched(frame: &mut Frame<'_>, area: Rect, numbers: &Numbers, rates: &Rates, report: &TopReport, theme: Theme) {
-    let inner = titled(frame, area, Line::styled(" Fetched and read ", theme.title()), theme);
+    let inner = titled(frame, area, " Fetched and read ");
     let misses = (inner.height.saturating_sub(3)) / 3;
-    let [first, bytes, second, missed, last] = Layout::vertical([
+    let [now, bytes, reading, lacking, last] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Min(0),
         Constraint::Length(1),
@@ -242,18 +232,18 @@ fn fetched(frame: &mut Frame<'_>, area: Rect, numbers: &Numbers, rates: &Rates, 
         Span::styled(byte_rate(rates.bytes), theme.busy().add_modifier(Modifier::BOLD)),
         Span::raw(format!("  {} {objects}/s  {} {requests}/s", rate(rates.objects), rate(rates.requests))),
     ];
-    frame.render_widget(Paragraph::new(Line::from(spans)), first);
+    frame.render_widget(Paragraph::new(Line::from(spans)), now);
     sparkline(frame, bytes, numbers, |rates| rates.bytes, theme.busy());
     let share = hit_share(rates.hits, rates.misses).map_or_else(String::new, |share| format!("  {share}"));
     let spans = vec![
         Span::styled(format!("{} misses/s", rate(rates.misses)), theme.slow()),
         Span::styled(format!("  {} hits/s{share}", rate(rates.hits)), theme.good()),
     ];
-    frame.render_widget(Paragraph::new(Line::from(spans)), second);
-    sparkline(frame, missed, numbers, |rates| rates.misses, theme.slow());
+    frame.render_widget(Paragraph::new(Line::from(spans)), reading);
+    sparkline(frame, lacking, numbers, |rates| rates.misses, theme.slow());
     let counters = &report.counters;
     let total = format!("{} in {} objects", human_bytes(counters.remote_bytes), grouped(counters.remote_objects));
-    frame.render_widget(Paragraph::new(Line::styled(total, theme.head())), last);
+    frame.render_widget(Paragraph::new(Line::styled(total, FAINT)), last);
 }
 
 fn sparkline(frame: &mut Frame<'_>, area: Rect, numbers: &Numbers, what: impl Fn(&Rates) -> f64, style: Style) {
@@ -263,7 +253,7 @@ fn sparkline(frame: &mut Frame<'_>, area: Rect, numbers: &Numbers, what: impl Fn
 
 /// How long reads took, and what else is under way.
 fn latency(frame: &mut Frame<'_>, area: Rect, rates: &Rates, report: &TopReport, theme: Theme) {
-    let inner = titled(frame, area, Line::styled(" Latency ", theme.title()), theme);
+    let inner = titled(frame, area, " Latency ");
     let line = |name: &'static str, times: &Times| {
         let bounds = [times.p50_below_us, times.p95_below_us, times.p99_below_us, times.max_below_us];
         let mut spans = vec![Span::raw(format!("{name:<7}"))];
@@ -272,14 +262,14 @@ fn latency(frame: &mut Frame<'_>, area: Rect, rates: &Rates, report: &TopReport,
     };
     let (counters, queue) = (&report.counters, &report.queue);
     let troubles = counters.remote_failures + counters.damaged;
-    let style = if troubles > 0 { theme.bad() } else { theme.head() };
+    let style = if troubles > 0 { theme.bad() } else { FAINT };
     let lines = vec![
-        Line::styled(format!("{:<7}{:>6}{:>6}{:>6}{:>6}", "below", "p50", "p95", "p99", "max"), theme.head()),
+        Line::styled(format!("{:<7}{:>6}{:>6}{:>6}{:>6}", "below", "p50", "p95", "p99", "max"), FAINT),
         line("read", &rates.reads),
         line("fetch", &rates.hydrations),
         Line::raw(format!("{} reads, {} waited", grouped(rates.reads.count), grouped(rates.hydrations.count))),
         Line::raw(format!("{} arrived, not stored", human_bytes(queue.unsaved_bytes))),
-        Line::styled(format!("{} evicted", grouped(counters.evicted_objects)), theme.head()),
+        Line::styled(format!("{} evicted", grouped(counters.evicted_objects)), FAINT),
         Line::styled(
             format!("{} failed, {} damaged", grouped(counters.remote_failures), grouped(counters.damaged)),
             style,
@@ -300,7 +290,7 @@ fn short(times: &Times, bound: Option<u64>) -> String {
 
 /// Bars, as long as their share of the longest.
 fn queue(frame: &mut Frame<'_>, area: Rect, report: &TopReport, theme: Theme) {
-    let inner = titled(frame, area, Line::styled(" Queue ", theme.title()), theme);
+    let inner = titled(frame, area, " Queue ");
     let queue = &report.queue;
     let lengths = [
         ("read", queue.read),
@@ -322,7 +312,7 @@ fn queue(frame: &mut Frame<'_>, area: Rect, report: &TopReport, theme: Theme) {
         let style = if class == "read" { theme.slow() } else { theme.busy() };
         Line::from(vec![
             Span::raw(format!("{class:<9} ")),
-            Span::styled(format!("{:>8} ", grouped(length)), if length > 0 { Style::new() } else { theme.head() }),
+            Span::styled(format!("{:>8} ", grouped(length)), if length > 0 { Style::new() } else { FAINT }),
             Span::styled("█".repeat(cells), style),
         ])
     });
@@ -335,7 +325,7 @@ fn warming(frame: &mut Frame<'_>, area: Rect, warms: &[WarmRow], theme: Theme) {
         return;
     }
     let title = format!(" Warms ({}) ", warms.len());
-    let inner = titled(frame, area, Line::styled(title, theme.title()), theme);
+    let inner = titled(frame, area, title);
     let bar = usize::from(inner.width / 5);
     let lines = warms.iter().map(|warm| {
         let share = warm.total_objects.filter(|total| *total > 0).map(|total| {
@@ -348,10 +338,10 @@ fn warming(frame: &mut Frame<'_>, area: Rect, warms: &[WarmRow], theme: Theme) {
         );
         Line::from(vec![
             Span::styled("█".repeat(cells), theme.good()),
-            Span::styled("░".repeat(bar.saturating_sub(cells)), theme.head()),
-            Span::styled(format!(" {percent}  "), theme.title()),
+            Span::styled("░".repeat(bar.saturating_sub(cells)), FAINT),
+            Span::styled(format!(" {percent}  "), TITLE),
             Span::raw(format!("{}  ", progress(warm))),
-            Span::styled(escape(&warm.path), theme.head()),
+            Span::styled(escape(&warm.path), FAINT),
         ])
     });
     frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), inner);
@@ -364,7 +354,7 @@ fn table(frame: &mut Frame<'_>, area: Rect, state: &State, kind: Kind, theme: Th
     }
     let (rows, look) = (state.rows(kind), state.look(kind));
     let focused = state.is_focused(kind);
-    let inner = titled(frame, area, title(state, kind, rows.len(), theme), theme);
+    let inner = titled(frame, area, title(state, kind, rows.len()));
     let columns = kind.columns();
     let widths = fitting(columns, inner.width);
     let head = widths.iter().map(|(at, width)| {
@@ -376,22 +366,22 @@ fn table(frame: &mut Frame<'_>, area: Rect, state: &State, kind: Kind, theme: Th
         };
         (format!("{}{mark}", column.head), column, *width)
     });
-    let mut lines = vec![Line::styled(joined(head), theme.head())];
+    let mut lines = vec![Line::styled(joined(head), FAINT)];
     let room = usize::from(inner.height.saturating_sub(1));
     let selected = look.selected.min(rows.len().saturating_sub(1));
     let first = (selected + 1).saturating_sub(room);
     for (number, row) in rows.iter().enumerate().skip(first).take(room) {
         let cells = widths.iter().map(|(at, width)| (row.cells[*at].text.clone(), &columns[*at], *width));
-        let style = if focused && number == selected { theme.selected() } else { style(kind, row, theme) };
+        let style = if focused && number == selected { SELECTED } else { style(kind, row, theme) };
         lines.push(Line::styled(joined(cells), style));
     }
     if rows.is_empty() {
-        lines = vec![Line::styled(nothing(state, kind), theme.head())];
+        lines = vec![Line::styled(nothing(state, kind), FAINT)];
     }
     frame.render_widget(Paragraph::new(lines), inner);
 }
 
-fn title(state: &State, kind: Kind, rows: usize, theme: Theme) -> Line<'static> {
+fn title(state: &State, kind: Kind, rows: usize) -> String {
     let report = state.numbers.report();
     let window = report.map_or_else(String::new, |report| format!(", last {}", span(report.window_ms)));
     let text = match kind {
@@ -401,7 +391,7 @@ fn title(state: &State, kind: Kind, rows: usize, theme: Theme) -> Line<'static> 
         Kind::Directories => format!("Directories{window}"),
     };
     let mark = if state.is_focused(kind) { " ▶ " } else { " " };
-    Line::styled(format!("{mark}{text} "), theme.title())
+    format!("{mark}{text} ")
 }
 
 fn style(kind: Kind, row: &Row, theme: Theme) -> Style {
@@ -464,7 +454,7 @@ fn fit(text: &str, width: usize, is_number: bool, head: &str) -> String {
 fn help(frame: &mut Frame<'_>, area: Rect, theme: Theme) {
     let lines: Vec<Line<'_>> = HELP
         .iter()
-        .map(|(keys, what)| Line::from(vec![Span::styled(format!(" {keys:<15}"), theme.title()), Span::raw(*what)]))
+        .map(|(keys, what)| Line::from(vec![Span::styled(format!(" {keys:<15}"), TITLE), Span::raw(*what)]))
         .collect();
     let width = lines.iter().map(Line::width).max().unwrap_or(0).saturating_add(3);
     let (width, height) =

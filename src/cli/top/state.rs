@@ -74,7 +74,7 @@ impl State {
             paused: false,
             helping: false,
             focus: 0,
-            looks: Kind::ALL.map(|kind| Look { sort: kind.first_sort(), selected: 0 }),
+            looks: Kind::ALL.map(|_| Look { sort: Sort::default(), selected: 0 }),
             colours,
             heard: Instant::now(),
         }
@@ -130,9 +130,8 @@ impl State {
         let look = &mut self.looks[kind as usize];
         match key.code {
             KeyCode::Char('c' | 'd') if control => return Act::Quit,
-            KeyCode::Char('q') => return Act::Quit,
             KeyCode::Esc if self.helping => self.helping = false,
-            KeyCode::Esc => return Act::Quit,
+            KeyCode::Char('q') | KeyCode::Esc => return Act::Quit,
             KeyCode::Char('?' | 'h') => self.helping = !self.helping,
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
             KeyCode::Char('s') => {
@@ -165,14 +164,13 @@ impl State {
 
     /// Only the workspace of the selected row, or of the first that has one; all again, where it was one.
     fn only(&mut self) -> Act {
-        self.only = match self.only {
-            Some(_) => None,
-            None => {
-                let of = |kind, at| self.rows(kind).into_iter().nth(at).map(|row| row.workspace);
-                let kind = self.focused();
-                let selected = of(kind, self.look(kind).selected).filter(|name| !name.is_empty());
-                selected.or_else(|| of(Kind::Workspaces, self.look(Kind::Workspaces).selected))
-            }
+        self.only = if self.only.is_some() {
+            None
+        } else {
+            let of = |kind, at| self.rows(kind).into_iter().nth(at).map(|row| row.workspace);
+            let kind = self.focused();
+            let selected = of(kind, self.look(kind).selected).filter(|name| !name.is_empty());
+            selected.or_else(|| of(Kind::Workspaces, self.look(Kind::Workspaces).selected))
         };
         Act::Ask
     }
@@ -226,7 +224,7 @@ mod tests {
         assert_ne!(first(&state), "indexer");
         press(&mut state, "sss");
         assert_eq!((first(&state).as_str(), state.look(Kind::Processes).sort.column), ("cat", 3));
-        assert_eq!(state.look(Kind::Waiters).sort, Kind::Waiters.first_sort());
+        assert_eq!(state.look(Kind::Waiters).sort, Sort::default());
         state.key(KeyCode::BackTab.into());
         assert_eq!(state.focused(), Kind::Workspaces);
     }

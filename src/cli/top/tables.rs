@@ -86,11 +86,6 @@ impl Kind {
             }
         }
     }
-
-    /// The column it is sorted by at first: who waits longest, what is called first, what is most.
-    pub(super) const fn first_sort(self) -> Sort {
-        Sort { column: 0, reversed: false }
-    }
 }
 
 /// A column.
@@ -116,7 +111,7 @@ const fn flexible(head: &'static str, rank: u8) -> Column {
     Column { head, width: 0, rank, is_number: false }
 }
 
-/// By what a table is sorted: numbers the largest first, words in their order, or the other way round.
+/// By what a table is sorted, at first by its first column: numbers the largest first, words in their order, or the other way round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sort {
     pub(super) column: usize,

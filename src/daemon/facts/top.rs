@@ -214,7 +214,9 @@ pub(super) fn answer(sources: &Sources<'_>, request: &TopRequest) -> Result<TopR
     waits.retain(|wait| is_meant(&wait.workspace));
     report.waiters = waits.len() as u64;
     waits.truncate(ROWS_MAX);
-    waits.iter_mut().for_each(|wait| cut(&mut wait.path));
+    for wait in &mut waits {
+        cut(&mut wait.path);
+    }
     report.waits = within_a_line(waits);
     for (workspace, mut path, running, progress) in daemon.warms.under_way() {
         let workspace = names.get(&workspace).cloned().unwrap_or_default();
@@ -249,7 +251,9 @@ fn now(daemon: &Daemon) -> TopReport {
     let metrics = &daemon.metrics;
     let mut queue = QueueLengths::default();
     let loads: Vec<Load> = daemon.hydrators.lock().values().map(Hydrator::load).collect();
-    loads.iter().for_each(|load| queue.add(load));
+    for load in &loads {
+        queue.add(load);
+    }
     TopReport {
         time: rfc3339_ms(now_ms()),
         version: env!("CARGO_PKG_VERSION").into(),
