@@ -269,7 +269,7 @@ fn now(daemon: &Daemon) -> TopReport {
             remote_failures: metrics.remote_failures.get(),
             evicted_objects: metrics.evicted_objects.get(),
             evicted_bytes: metrics.evicted_bytes.get(),
-            damaged: metrics.damaged.get(),
+            damaged: daemon.store.damaged(),
         },
         reads: buckets(&metrics.read_seconds),
         hydrations: buckets(&metrics.hydration_seconds),
