@@ -143,7 +143,7 @@ fn a_wide_screen_shows_everything() {
             "ready, offline",
             "Processes, last 1m 0s",
             "BYTES▼",
-            "7.6 MiB   80,000   1ms indexer",
+            "7.6 MiB   80,000     1ms indexer",
             "d:/src/deep/down",
         ],
     );
