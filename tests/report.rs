@@ -166,6 +166,7 @@ fn assert_told(found: &BTreeMap<Vec<u8>, (char, i64)>, wanted: &BTreeMap<Vec<u8>
     assert!(more.is_empty(), "{more:?}");
 }
 
+#[expect(clippy::print_stderr, reason = "who skips a test is told")]
 /// Runs a headless Chromium on `file`; `None` if there is to be none.
 fn chromium(fixture: &Fixture, file: &Path, size: &str, arguments: &[&str]) -> Option<String> {
     if std::env::var_os("LARDER_TEST_NO_BROWSER").is_some_and(|value| value == "1") {
@@ -248,7 +249,7 @@ fn the_page_is_true_harmless_and_drawn_by_a_browser() {
 }
 
 /// What a user does, as events; what the page made of each in an attribute.
-const USER: &str = r#"
+const USER: &str = r"
 const root = document.documentElement, canvas = document.getElementById('canvas'), tip = document.getElementById('tip');
 const key = function (name) { canvas.dispatchEvent(new KeyboardEvent('keydown', { key: name })); };
 const seen = {};
@@ -267,7 +268,7 @@ document.querySelector('#rows button').click(); note('table');
 document.querySelector('#crumbs .up').click(); note('up');
 document.querySelector('[data-area=files]').click(); note('files');
 document.querySelectorAll('.legend .key')[3].click(); note('only');
-"#;
+";
 
 /// Drives the page as a user would. Its policy lets no other script run, so it is taken out for that.
 fn used(scene: &Scene, page: &str) {
@@ -387,7 +388,7 @@ fn a_file_is_replaced_whole_or_not_at_all() {
     fixture.fails(&[exit::USAGE], &["report", "mount"]);
     fixture.fails(&[exit::NOT_FOUND], &["report", "nothing", "-o", text(&fixture.path("n.html"))]);
     fixture.fails(&[exit::NOT_FOUND], &["report", "/", "-o", text(&fixture.path("n.html"))]);
-    let left: Vec<_> = fs::read_dir(fixture.path("")).expect("there").filter_map(|entry| entry.ok()).collect();
+    let left: Vec<_> = fs::read_dir(fixture.path("")).expect("there").filter_map(Result::ok).collect();
     assert!(left.iter().all(|entry| !entry.file_name().as_bytes().starts_with(b".larder-report")), "{left:?}");
     assert!(!fixture.path("n.html").exists());
     assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o111, 0);

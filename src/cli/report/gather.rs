@@ -35,10 +35,10 @@ pub(super) struct Gathered {
 }
 
 /// Gathers it. `made`: the time now.
-pub(super) fn gather(desk: &Desk, target: &str, made: String, progress: &Display) -> Result<Gathered, Failure> {
+pub(super) fn gather(desk: &Desk, target: &str, made: &str, progress: &Display) -> Result<Gathered, Failure> {
     for _ in 0..ATTEMPTS {
         let Some(mut found) = files(desk, target, progress)? else { continue };
-        found.made.clone_from(&made);
+        made.clone_into(&mut found.made);
         say(progress, "looking through the fetches", found.tree.files, None);
         found.why = why(desk, &found.head.workspace)?;
         say(progress, "looking through the cache", found.tree.files, None);

@@ -1,13 +1,14 @@
 //! `larder report`: one page about a workspace, for a browser.
 //!
 //! Reading order: `gather` asks for what is in it, `tree` holds the files, `html` is how anything gets into the page,
-//! `page` and `lanes` put it together from `page.html`, `style.css` and `script.js`. Invariants: the page loads nothing;
+//! `page`, `tables` and `lanes` put it together from `page.html`, `style.css` and `script.js`. Invariants: the page loads nothing;
 //! a file is replaced whole or not at all, and none that is no report unless that was asked for.
 
 mod gather;
 mod html;
 mod lanes;
 mod page;
+mod tables;
 mod tree;
 
 use std::fs::{self, File, Permissions};
@@ -66,7 +67,7 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Fai
     let desk = Desk::open(config()?)?;
     let progress = Display::new(output);
     let made = rfc3339(Timestamp::now().as_second());
-    let found = gather::gather(&desk, &arguments.target, made, &progress)?;
+    let found = gather::gather(&desk, &arguments.target, &made, &progress)?;
     let page = page::page(&found)?;
     drop(progress);
     let Some(place) = place else { return output.text(&page) };

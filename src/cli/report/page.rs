@@ -6,16 +6,12 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::gather::Gathered;
-use super::html::{self, embed, fill, metered, path, percent, table, text, time};
-use super::lanes;
+use super::html::{self, embed, fill, percent, text, time};
 use super::tree::{STATES, Sum, Sums, Tree, slot, whole};
+use super::{lanes, tables};
 use crate::cli::output::grouped;
-use crate::cli::why::{class, operation, waited};
 use crate::config::quantity::human_bytes;
-use crate::daemon::facts::PathText;
 use crate::daemon::facts::area::AreaState;
-use crate::daemon::facts::shares::ShareRow;
-use crate::daemon::facts::why::FetchRow;
 use crate::daemon::protocol::Failure;
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -25,12 +21,8 @@ const SCRIPT: &str = include_str!("script.js");
 /// How a report begins: what is overwritten without being asked to.
 pub(super) const MARK: &str = "<!doctype html>\n<!-- larder report -->\n";
 
-/// Rows of the tables of processes, directories, repositories.
-const ROWS: usize = 15;
 /// Rows of the table of a directory, as in script.js.
 const INSIDE_ROWS: usize = 40;
-/// Generations shown.
-const GENERATION_ROWS: usize = 50;
 
 /// What the template has places for.
 #[cfg(test)]
@@ -86,13 +78,13 @@ pub(super) fn page(found: &Gathered) -> Result<String, Failure> {
             ("inside", &inside),
             ("inside_more", &inside_more),
             ("timeline", &lanes::lanes(why)),
-            ("biggest", &fetches(&why.biggest)),
-            ("slowest", &slowest(&why.slowest)),
-            ("processes", &processes(found)),
-            ("directories", &directories(found)),
-            ("repositories", &shares(&found.shares.by_repository, "Repository")),
-            ("ages", &shares(&found.shares.by_age, "Last used")),
-            ("generations", &generations(found)),
+            ("biggest", &tables::fetches(&why.biggest)),
+            ("slowest", &tables::slowest(&why.slowest)),
+            ("processes", &tables::processes(found)),
+            ("directories", &tables::directories(found)),
+            ("repositories", &tables::shares(&found.shares.by_repository, "Repository")),
+            ("ages", &tables::shares(&found.shares.by_age, "Last used")),
+            ("generations", &tables::generations(found)),
             ("made", &time(&found.made)),
             ("data", &data),
             ("script", SCRIPT),
@@ -135,7 +127,10 @@ fn facts(found: &Gathered) -> String {
     }
     pairs.push(("Cache on disk", human_bytes(found.shares.file_bytes)));
     pairs.push(("Made", time(&found.made)));
-    pairs.iter().map(|(term, told)| format!("<div><dt>{term}</dt><dd>{told}</dd></div>")).collect()
+    pairs.iter().fold(String::new(), |mut out, (term, told)| {
+        let _ = write!(out, "<div><dt>{term}</dt><dd>{told}</dd></div>");
+        out
+    })
 }
 
 fn notes(found: &Gathered, all: Sum) -> String {
@@ -162,7 +157,10 @@ fn notes(found: &Gathered, all: Sum) -> String {
     if !found.why.recording {
         notes.push("Fetches are not recorded (setting why.records is 0).".to_owned());
     }
-    notes.iter().map(|note| format!("<p class=\"note\">{}</p>\n", text(note))).collect()
+    notes.iter().fold(String::new(), |mut out, note| {
+        let _ = writeln!(out, "<p class=\"note\">{}</p>", text(note));
+        out
+    })
 }
 
 const fn word(state: AreaState) -> &'static str {
@@ -254,140 +252,6 @@ fn inside(tree: &Tree, sums: &[Sums]) -> (String, String) {
         );
     }
     (out, more)
-}
-
-/// What a fetch was for, with who caused it below.
-fn caused(row: &FetchRow) -> String {
-    let what = match (row.path.path.as_str(), &row.oid) {
-        ("", Some(oid)) => format!("object <code>{}</code>", text(oid.get(..12).unwrap_or(oid))),
-        ("", None) => "<span class=\"sub\">everything</span>".to_owned(),
-        _ => path(&row.path),
-    };
-    let many = if row.objects == 1 { String::new() } else { format!(", {} objects", grouped(row.objects)) };
-    format!("{what}<br><span class=\"sub\">{}: {}{many}</span>", who(&row.process), operation(row.operation))
-}
-
-fn who(process: &str) -> String {
-    if process.is_empty() { "not known".to_owned() } else { format!("<bdi>{}</bdi>", text(process)) }
-}
-
-const NO_FETCHES: &str = "No fetches of this workspace are recorded.";
-
-fn fetches(rows: &[FetchRow]) -> String {
-    let most = rows.first().map_or(0, |row| row.bytes);
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            vec![
-                metered(&human_bytes(row.bytes), row.bytes, most),
-                caused(row),
-                class(row.class).to_owned(),
-                time(&row.time),
-            ]
-        })
-        .collect();
-    table(&[("Size", "n"), ("For", ""), ("As", "wide"), ("Arrived", "t wide")], &rows, NO_FETCHES)
-}
-
-fn slowest(rows: &[FetchRow]) -> String {
-    let most = rows.first().map_or(0, |row| row.waited_us);
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            vec![
-                metered(&waited(row.waited_us), row.waited_us, most),
-                caused(row),
-                human_bytes(row.bytes),
-                time(&row.time),
-            ]
-        })
-        .collect();
-    table(&[("Took", "n"), ("For", ""), ("Size", "n wide"), ("Arrived", "t wide")], &rows, NO_FETCHES)
-}
-
-fn place(of: &PathText) -> String {
-    if of.path.is_empty() { "in several directories".to_owned() } else { format!("mostly in {}", path(of)) }
-}
-
-fn processes(found: &Gathered) -> String {
-    let rows = &found.why.processes;
-    let most = rows.first().map_or(0, |row| row.sums.bytes);
-    let rows: Vec<_> = rows
-        .iter()
-        .take(ROWS)
-        .map(|row| {
-            let mostly = format!("{}<br><span class=\"sub\">{}</span>", who(&row.process), place(&row.mostly_in));
-            vec![
-                metered(&human_bytes(row.sums.bytes), row.sums.bytes, most),
-                mostly,
-                grouped(row.sums.objects),
-                waited(row.sums.waited_us),
-            ]
-        })
-        .collect();
-    table(&[("Fetched", "n"), ("Process", ""), ("Objects", "n"), ("Waited", "n wide")], &rows, NO_FETCHES)
-}
-
-fn directories(found: &Gathered) -> String {
-    let rows = &found.why.directories;
-    let most = rows.first().map_or(0, |row| row.sums.bytes);
-    let rows: Vec<_> = rows
-        .iter()
-        .take(ROWS)
-        .map(|row| {
-            let directory = if row.directory.path.is_empty() {
-                "<span class=\"sub\">the root, or everything</span>".to_owned()
-            } else {
-                path(&row.directory)
-            };
-            let mostly = format!("{directory}<br><span class=\"sub\">mostly by {}</span>", who(&row.process));
-            vec![
-                metered(&human_bytes(row.sums.bytes), row.sums.bytes, most),
-                mostly,
-                grouped(row.sums.objects),
-                waited(row.sums.waited_us),
-            ]
-        })
-        .collect();
-    table(&[("Fetched", "n"), ("Directory", ""), ("Objects", "n"), ("Waited", "n wide")], &rows, NO_FETCHES)
-}
-
-fn shares(rows: &[ShareRow], head: &'static str) -> String {
-    let most = rows.iter().map(|row| row.stored_bytes).max().unwrap_or(0);
-    let rows: Vec<_> = rows
-        .iter()
-        .take(ROWS)
-        .map(|row| {
-            vec![
-                format!("<bdi>{}</bdi>", text(&row.key)),
-                grouped(row.objects),
-                human_bytes(row.raw_bytes),
-                metered(&human_bytes(row.stored_bytes), row.stored_bytes, most),
-            ]
-        })
-        .collect();
-    table(&[(head, ""), ("Objects", "n"), ("Content", "n wide"), ("Stored", "n")], &rows, "The cache is empty.")
-}
-
-fn generations(found: &Gathered) -> String {
-    let rows: Vec<_> = found
-        .head
-        .generations
-        .iter()
-        .take(GENERATION_ROWS)
-        .map(|row| {
-            let current = if row.current { " <span class=\"tag\">shown</span>" } else { "" };
-            vec![
-                format!("{}{current}", row.generation),
-                format!("<code>{}</code>", text(row.commit.get(..12).unwrap_or(&row.commit))),
-                time(&row.created),
-                text(&row.origin),
-                grouped(row.files),
-            ]
-        })
-        .collect();
-    let columns = [("Generation", ""), ("Commit", ""), ("Published", "t"), ("By", "wide"), ("Files", "n wide")];
-    table(&columns, &rows, "There is none.")
 }
 
 /// Base 64 of a hash (RFC 4648).

@@ -228,21 +228,18 @@ struct Frame {
     children: std::vec::IntoIter<Child>,
 }
 
-/// Fills `report` with the files that come after `after`.
-fn page(
+/// The directories that `after` is in, with what comes after it in each; then the directory that it is itself.
+fn down(
     walk: &Walk<'_>,
-    root: ObjectId,
+    tree: ObjectId,
     after: Option<&[u8]>,
-    limit: usize,
     report: &mut AreaReport,
-) -> Result<(), Failure> {
+) -> Result<(Vec<Frame>, Option<Directory>), Failure> {
     let mut open = Vec::new();
-    let mut next = Some(Directory { path: Vec::new(), ino: Ino::ROOT, tree: Some(root), moved: false });
-    // Down to where the last page ended; what is before that is left out.
+    let mut next = Some(Directory { path: Vec::new(), ino: Ino::ROOT, tree: Some(tree), moved: false });
     for name in after.into_iter().flat_map(|after| after.split(|byte| *byte == b'/')) {
         let Some(directory) = next.take() else { break };
-        let path = directory.path.clone();
-        let mut children = walk.children(directory, report)?;
+        let mut children = walk.children(&directory, report)?;
         let from = children.partition_point(|child| child.name.as_slice() <= name);
         let later = children.split_off(from);
         if let Some(Child { name: last, what: What::Directory(inner) }) = children.pop()
@@ -250,16 +247,28 @@ fn page(
         {
             next = Some(inner);
         }
-        open.push(Frame { path, children: later.into_iter() });
+        open.push(Frame { path: directory.path, children: later.into_iter() });
     }
+    Ok((open, next))
+}
+
+/// Fills `report` with the files that come after `after`.
+fn page(
+    walk: &Walk<'_>,
+    tree: ObjectId,
+    after: Option<&[u8]>,
+    limit: usize,
+    report: &mut AreaReport,
+) -> Result<(), Failure> {
+    let (mut open, mut next) = down(walk, tree, after, report)?;
     let mut found: Vec<(Vec<u8>, What)> = Vec::new();
-    let (mut directories, mut room) = (0, ROW_BYTES);
+    let (mut directories, mut bytes_left) = (0, ROW_BYTES);
     let mut at = None;
     loop {
         if let Some(directory) = next.take() {
-            let path = directory.path.clone();
             directories += 1;
-            open.push(Frame { path, children: walk.children(directory, report)?.into_iter() });
+            let children = walk.children(&directory, report)?.into_iter();
+            open.push(Frame { path: directory.path, children });
         }
         let Some(frame) = open.last_mut() else { break };
         let Some(child) = frame.children.next() else {
@@ -271,9 +280,8 @@ fn page(
             report.passed_by += 1;
             continue;
         }
-        // A character takes six bytes at most, and one that is none stands there as a number too.
-        let bytes = 64 + path.iter().map(|byte| if (0x20..0x7f).contains(byte) { 1 } else { 8 }).sum::<usize>();
-        if found.len() >= limit || directories >= DIRECTORIES_MAX || (bytes > room && !found.is_empty()) {
+        let bytes = row_bytes(&path);
+        if found.len() >= limit || directories >= DIRECTORIES_MAX || (bytes > bytes_left && !found.is_empty()) {
             report.next = at.as_deref().map(PathText::from);
             break;
         }
@@ -281,13 +289,18 @@ fn page(
         match child.what {
             What::Directory(directory) => next = Some(directory),
             file => {
-                room = room.saturating_sub(bytes);
+                bytes_left = bytes_left.saturating_sub(bytes);
                 found.push((path, file));
             }
         }
     }
     report.rows = judge(walk.store, found)?;
     Ok(())
+}
+
+/// Bytes of a row as JSON, at most: a character takes six, and one that is none stands there as a number too.
+fn row_bytes(path: &[u8]) -> usize {
+    64 + path.iter().map(|byte| if (0x20..0x7f).contains(byte) { 2 } else { 8 }).sum::<usize>()
 }
 
 /// Looks the files up.
@@ -315,13 +328,13 @@ fn judge(store: &Store, found: Vec<(Vec<u8>, What)>) -> Result<Vec<AreaRow>, Fai
 
 impl Walk<'_> {
     /// What is in a directory, in the order of names. Submodules are nothing to hydrate and left out.
-    fn children(&self, directory: Directory, report: &mut AreaReport) -> Result<Vec<Child>, Failure> {
+    fn children(&self, directory: &Directory, report: &mut AreaReport) -> Result<Vec<Child>, Failure> {
         let mut found = match self.ground {
-            Some((live, shown)) => match self.changed(live, shown, &directory)? {
+            Some((live, shown)) => match self.changed(live, shown, directory)? {
                 Some(found) => found,
-                None => self.unchanged(&directory, report)?,
+                None => self.unchanged(directory, report)?,
             },
-            None => self.unchanged(&directory, report)?,
+            None => self.unchanged(directory, report)?,
         };
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
