@@ -64,6 +64,8 @@ impl Scene {
 /// A terminal with a shell in it.
 struct Screen {
     socket: String,
+    /// Where tmux keeps it: goes with the fixture.
+    directory: PathBuf,
 }
 
 impl Screen {
@@ -71,7 +73,7 @@ impl Screen {
         // Tests of one process run side by side.
         let number = SCREENS.fetch_add(1, Ordering::Relaxed);
         let socket = format!("larder-test-{}-{number}", std::process::id());
-        let screen = Self { socket };
+        let screen = Self { socket, directory: scene.fixture.path("") };
         let mut command = screen.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "40", "sh"]);
         for (name, value) in scene.fixture.larder().get_envs() {
             match value {
@@ -81,6 +83,7 @@ impl Screen {
         }
         command.env("LC_ALL", "C.UTF-8").env_remove("ENV").env_remove("TMUX");
         run(command, COMMAND_LIMIT).success();
+        screen.eventually("a prompt", |screen| !screen.trim().is_empty());
         // A prompt that nothing else prints, whoever's shell this is.
         screen.types(&["PS1='ready> '", "Enter"]);
         screen.eventually("the shell", |screen| screen.lines().any(|line| line.trim_end() == "ready>"));
@@ -89,7 +92,7 @@ impl Screen {
 
     fn tmux(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("tmux");
-        command.args(["-u", "-L", &self.socket]).args(arguments);
+        command.env("TMUX_TMPDIR", &self.directory).args(["-u", "-L", &self.socket]).args(arguments);
         command
     }
 
