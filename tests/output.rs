@@ -9,6 +9,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::repos::{self, commit_all, write};
 use common::servers::GitDaemon;
@@ -22,23 +23,38 @@ struct Case {
     name: &'static str,
     arguments: Vec<String>,
     code: i32,
+    /// Whether facts are printed although the code is another than 0.
+    facts: bool,
     /// Whether its text is the same on every machine, once numbers that vary are taken out.
     golden: bool,
+    json: bool,
 }
 
 fn case(name: &'static str, arguments: &str) -> Case {
-    Case { name, arguments: arguments.split(' ').map(str::to_owned).collect(), code: 0, golden: true }
+    Case {
+        name,
+        arguments: arguments.split(' ').map(str::to_owned).collect(),
+        code: 0,
+        facts: true,
+        golden: true,
+        json: true,
+    }
 }
 
 impl Case {
-    /// Ends with this exit code.
-    fn code(self, code: i32) -> Self {
-        Self { code, ..self }
+    /// Fails with this exit code.
+    fn fails(self, code: i32) -> Self {
+        Self { code, facts: false, ..self }
     }
 
     /// Its text tells of the machine, so only its JSON is looked at.
     fn json_only(self) -> Self {
         Self { golden: false, ..self }
+    }
+
+    /// What can be done once only, or is done again as JSON in another case.
+    fn text_only(self) -> Self {
+        Self { json: false, ..self }
     }
 }
 
@@ -52,7 +68,9 @@ struct Scene {
 impl Scene {
     /// A mount `work` with something of everything: read, warmed, changed, pinned, an older generation.
     fn new() -> Option<Self> {
-        let fixture = Fixture::with_settings("[git]\nhistory = \"off\"\n[gc]\ninterval = \"0s\"\n")?;
+        let fixture = Fixture::with_settings(
+            "[git]\nhistory = \"off\"\n[gc]\ninterval = \"0s\"\n[hydrate]\nprefetch = \"off\"\n",
+        )?;
         let source = fixture.path("remote/project");
         repos::small(&source);
         for number in 0..4 {
@@ -90,8 +108,11 @@ impl Scene {
             Regex::new(pattern).expect("a pattern").replace_all(&text, to).into_owned()
         };
         let text = with(text, r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME");
-        let text = with(text, r"process \d+", "process PID");
-        let text = with(text, r"\b\d+(\.\d+)?(ns|us|ms|s)\b|\b\d+\.\d+ s\b", "SECONDS");
+        let text = with(text, r"\b(process|pid) \d+", "$1 PID");
+        let disk = r"(?m)^ +[\d.]+ [KM]?i?B +(on the disk|store\.redb|gitdir|local changes|logs|directories)";
+        let text = with(text, disk, "  SIZE  $1");
+        let text = with(text, r"page\.html: [\d.]+ KiB", "page.html: SIZE");
+        let text = with(text, r"\b\d+(\.\d+)? ?(ns|us|ms|s)\b", "SECONDS");
         // Columns are as wide as what varies in them.
         let spaces = Regex::new(r"(?m) {2,}").expect("a pattern");
         spaces.replace_all(&text, |_: &Captures<'_>| "  ").into_owned()
@@ -109,23 +130,31 @@ fn root() -> PathBuf {
 fn check(scene: &Scene, case: &Case, wrong: &mut Vec<String>) {
     if case.golden {
         let outcome = scene.run(&case.arguments, false);
-        let said = if case.code == 0 { outcome.out() } else { outcome.err() };
+        let said = if case.facts { outcome.out() } else { outcome.err() };
         if outcome.code != Some(case.code) {
             wrong.push(format!("{} ended with {:?}: {} {}", case.name, outcome.code, outcome.out(), outcome.err()));
         }
         golden(case.name, &scene.plain(&said), wrong);
+    }
+    if !case.json {
+        return;
     }
     let outcome = scene.run(&case.arguments, true);
     if outcome.code != Some(case.code) {
         wrong.push(format!("{} --json ended with {:?}: {}", case.name, outcome.code, outcome.err()));
         return;
     }
-    let said = if case.code == 0 { outcome.out() } else { outcome.err() };
-    let name = if case.code == 0 { case.name } else { "error" };
+    let said = if case.facts { outcome.out() } else { outcome.err() };
+    let name = if case.facts { schema_of(case.name) } else { "error" };
     match serde_json::from_str(&said) {
         Ok(document) => schema(name, &document, wrong),
         Err(error) => wrong.push(format!("{name} --json is not one JSON document ({error}): {said}")),
     }
+}
+
+/// One schema serves a command, however it is called.
+fn schema_of(case: &str) -> &str {
+    ["du", "inspect"].into_iter().find(|command| case.starts_with(command)).unwrap_or(case)
 }
 
 fn golden(name: &str, said: &str, wrong: &mut Vec<String>) {
@@ -219,15 +248,17 @@ fn kind(value: &Value) -> &'static str {
 }
 
 fn cases(scene: &Scene) -> Vec<Case> {
-    let oid = &scene.oid;
+    let (oid, url) = (&scene.oid, scene.server.url("project"));
     vec![
         case("list", "list"),
         case("status", "status work"),
-        case("offline_ready", "status work --offline-ready").code(4),
+        Case { code: 4, ..case("offline_ready", "status work --offline-ready") },
         case("generations", "generations work"),
-        case("pin", "pin work docs"),
+        case("pin", "pin work docs").text_only(),
         case("pins", "pins"),
-        case("unpin", "unpin 1"),
+        case("unpin", "unpin 1").text_only(),
+        case("pin", "pin work docs").json_only(),
+        case("unpin", "unpin --all work").json_only(),
         case("warm", "warm work src"),
         case("waits", "waits"),
         case("history", "history work"),
@@ -240,7 +271,8 @@ fn cases(scene: &Scene) -> Vec<Case> {
         case("inspect_overlay", "inspect work/new.txt"),
         Case { arguments: vec!["inspect".into(), oid.clone()], ..case("inspect_oid", "") },
         case("cache_ls", "cache ls"),
-        case("why", "why --fetches 5"),
+        case("why", "why").text_only(),
+        case("why", "why --fetches 5").json_only(),
         case("verify", "verify"),
         case("gc", "gc --dry-run"),
         case("doctor", "doctor").json_only(),
@@ -248,14 +280,18 @@ fn cases(scene: &Scene) -> Vec<Case> {
         case("top", "top --once").json_only(),
         case("config_show", "config show").json_only(),
         case("report", "report work -o page.html"),
-        case("cache_export", "cache export out.larder work"),
+        case("cache_export", "cache export out.larder work").text_only(),
+        case("cache_export", "cache export again.larder work").json_only(),
         case("switch", "switch work next"),
-        case("error_target", "status nowhere").code(3),
-        case("error_prefix", "inspect 00000000").code(3),
-        case("error_path", "inspect work/nothing").code(3),
-        case("error_usage", "du --by nothing").code(2),
-        case("error_refused", "mount /nowhere work/src").code(3),
-        case("unmount", "unmount work"),
+        case("error_target", "status nowhere").fails(3),
+        case("error_prefix", "inspect 00000000").fails(3),
+        case("error_path", "inspect work/nothing").fails(3),
+        case("error_usage", "du --by nothing").fails(2),
+        case("error_refused", "mount /nowhere work/src").fails(6),
+        case("unmount", "unmount work").text_only(),
+        Case { arguments: vec!["mount".into(), url.clone(), "work".into()], ..case("mount", "") }.json_only(),
+        case("unmount", "unmount work").json_only(),
+        Case { arguments: vec!["mount".into(), url, "work".into()], ..case("mount", "") }.text_only(),
         case("shutdown", "shutdown"),
     ]
 }
@@ -264,7 +300,9 @@ fn cases(scene: &Scene) -> Vec<Case> {
 fn text_and_json_are_as_written_down() {
     let Some(scene) = Scene::new() else { return };
     for file in ["src/part1.rs", "docs/guide.md"] {
-        common::read(&scene.mount.join(file)).expect("served");
+        let mut cat = Command::new("cat");
+        cat.arg(scene.mount.join(file));
+        run(cat, COMMAND_LIMIT).success();
     }
     fs::write(scene.mount.join("new.txt"), "mine\n").expect("writable");
     scene.fixture.ok(&["warm", text(&scene.mount), "docs"]);
@@ -284,10 +322,10 @@ fn every_file_belongs_to_something_printed() {
         let stem = |path: &Path| path.file_stem().expect("a file").to_string_lossy().into_owned();
         entries.map(|entry| stem(&entry.expect("readable").path())).collect()
     };
-    let golden = cases.iter().filter(|case| case.golden).map(|case| case.name.to_owned()).collect();
+    let golden: BTreeSet<String> = cases.iter().filter(|case| case.golden).map(|case| case.name.to_owned()).collect();
     assert_eq!(names("tests/golden"), golden);
     let mut schemas: BTreeSet<String> =
-        cases.iter().filter(|case| case.code == 0).map(|case| case.name.to_owned()).collect();
+        cases.iter().filter(|case| case.facts && case.json).map(|case| schema_of(case.name).to_owned()).collect();
     schemas.insert("error".to_owned());
     assert_eq!(names("docs/schema"), schemas);
 }

@@ -107,7 +107,7 @@ fn tell(row: &Workspace, amiss: Amiss, watch: &dyn Watch) {
         watch.found(Problem::new(Subject::Local(number), text).at(row.id, Some(holder.path)));
     }
     if !amiss.empty.is_empty() {
-        let text = "have no file of their own, as those have to which nothing was written";
-        watch.note(format!("{} empty local files of {} {text}", amiss.empty.len(), row.name));
+        let text = "of their own: nothing was written to them, or it is still in the journal";
+        watch.note(format!("local files of {} without a file {text}: {}", row.name, amiss.empty.len()));
     }
 }
