@@ -17,7 +17,7 @@ use crate::daemon::protocol::Failure;
 const EXAMPLES: &str = "\
 Examples:
   larder du                                     by repository
-  larder du --by directory linux --depth 2      the larger directories of the workspace linux
+  larder du --by directory work --depth 2       the larger directories of the workspace work
   larder du --by type --limit 10                what kinds of files take most
   larder du --by age --json                     what was not used for long, for scripts";
 

@@ -24,10 +24,10 @@ const DIGITS_MAX: usize = 64;
 
 const EXAMPLES: &str = "\
 Examples:
-  larder inspect src/main.rs                  a file of the mount this is called in
-  larder inspect src/main.rs --generation 1   the same in an older generation
-  larder inspect 3b18e512                     an object, by the first digits of its id
-  larder inspect 3b18e512 --names --json      with every path that names it, for scripts";
+  larder inspect work/src/step1.rs                  a file of a mount
+  larder inspect work/src/step1.rs --generation 1   the same in an older generation
+  larder inspect 18bb5b55                           an object, by the first digits of its id
+  larder inspect 18bb5b55 --names --json            with every path that names it, for scripts";
 
 /// Show where the bytes of a path come from, or what the cache knows of an object
 ///

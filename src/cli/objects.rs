@@ -24,13 +24,13 @@ const FIRST_ROWS: usize = 100;
 const LS_EXAMPLES: &str = "\
 Examples:
   larder cache ls | head                     the first objects
-  larder cache ls --type blob 3b18           blobs whose ids begin with 3b18
+  larder cache ls --type blob 18bb           blobs whose ids begin with 3b18
   larder cache ls --long --json              everything known of all, for scripts";
 
 const CAT_EXAMPLES: &str = "\
 Examples:
-  larder cache cat 3b18e512                  an object, by the first digits of its id
-  larder cache cat src/main.rs > main.rs     what the commit has at a path of the mount this is called in";
+  larder cache cat 18bb5b55                  an object, by the first digits of its id
+  larder cache cat work/run.sh > run.sh      what the commit has at a path of a mount";
 
 /// List the objects in the cache, in the order of their ids
 ///

@@ -51,7 +51,7 @@ const READ_SETTINGS: Duration = Duration::from_secs(1);
 #[command(after_help = "\
 Examples:
   larder doctor                     the machine, every workspace and every remote
-  larder doctor ~/work/linux        one workspace and its remote, besides the machine
+  larder doctor work                one workspace and its remote, besides the machine
   larder doctor --fix               also mend what is safe to mend, and look again
   larder doctor --json              one document for scripts")]
 pub(super) struct Arguments {

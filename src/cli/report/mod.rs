@@ -39,9 +39,9 @@ use crate::daemon::protocol::{Failure, FailureClass, rfc3339};
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
-  larder report . -o report.html              the workspace this is called in
-  larder report linux -o - | gzip > r.html.gz  to standard output
-  larder report linux -o r.html --json        what was written, for a program")]
+  larder report . -o report.html                the workspace this is called in
+  larder report work -o - | gzip > r.html.gz    to standard output
+  larder report work -o r.html --json           what was written, for a program")]
 pub(super) struct Arguments {
     /// A workspace's name, or a path in a mount: the map then begins in that directory
     target: String,
