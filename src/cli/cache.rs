@@ -39,6 +39,10 @@ enum Action {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder cache export all.larder work          everything the workspace shows
+  larder cache export docs.larder work docs    its directories, and the files below docs")]
 struct Export {
     /// The file to write; it must not exist
     file: PathBuf,
@@ -52,6 +56,9 @@ struct Export {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  larder cache import notes.larder    takes it in; the report says how to mount it")]
 struct Import {
     /// The file
     file: PathBuf,

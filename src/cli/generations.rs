@@ -15,7 +15,7 @@ use crate::daemon::protocol::Failure;
 
 const EXAMPLES: &str = "\
 Examples:
-  larder generations linux           what is kept of the workspace linux
+  larder generations work            what is kept of the workspace work
   larder generations . --quick       of the one this directory is in, at once";
 
 /// Show the generations of a workspace: what keeps each, and what dropping it would free

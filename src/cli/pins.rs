@@ -15,7 +15,7 @@ use crate::daemon::protocol::{Failure, PinRow};
 const EXAMPLES: &str = "\
 Examples:
   larder pins                        all pins
-  larder pins linux                  those of the workspace linux
+  larder pins work                   those of the workspace work
   larder pins --json                 the same for scripts";
 
 /// List what is pinned: how much it is, and how much of it is in the cache

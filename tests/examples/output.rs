@@ -15,7 +15,7 @@ static VARIABLE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
         (r"\b\d+(\.\d+)?(ms|us|s|m|h)( \d+(ms|us|s|m|h))*\b", "DURATION"),
         (r"\b\d+(\.\d+)? (s|ms)\b", "DURATION"),
-        (r"\bprocess \d+", "process ID"),
+        (r"\b(process|pid) \d+", "$1 ID"),
         (r"\b\d+ requests?\b", "N requests"),
         (r"\bbyte \d+", "byte N"),
         (r"\b\d+(\.\d+)? (KiB|MiB|GiB)\b", "SIZE"),

@@ -242,6 +242,16 @@ fn below(path: &[u8], directory: &[u8]) -> bool {
     directory.is_empty() || path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
+/// The directories by which a fetch is grouped: a warm names some, everything else a file in one.
+fn place_of(fetch: &Fetch, depth: usize) -> &[u8] {
+    let path = &fetch.path;
+    if fetch.operation == Operation::Warm && !path.iter().any(|byte| b" *?[:".contains(byte)) {
+        let end = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').nth(depth.saturating_sub(1));
+        return end.map_or(path, |(end, _)| &path[..end]);
+    }
+    directory(path, depth)
+}
+
 /// The first `depth` directories of `path`, without its last component.
 fn directory(path: &[u8], depth: usize) -> &[u8] {
     let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
@@ -297,10 +307,10 @@ impl Groups {
             if process.pids.len() < GROUPS_COUNTED {
                 process.pids.insert(fetch.pid);
             }
-            let whole = (fetch.workspace, Box::from(directory(&fetch.path, usize::MAX)));
+            let whole = (fetch.workspace, Box::from(place_of(fetch, usize::MAX)));
             *process.directories.entry(whole).or_default() += weight;
         }
-        let key = (fetch.workspace, Box::from(directory(&fetch.path, self.depth)));
+        let key = (fetch.workspace, Box::from(place_of(fetch, self.depth)));
         if self.directories.len() >= GROUPS_COUNTED && !self.directories.contains_key(&key) {
             self.left_out += 1;
             return;
@@ -440,6 +450,16 @@ mod tests {
         let told: Vec<_> = report.directories.iter().map(|row| (row.directory.path.as_str(), row.sums.bytes)).collect();
         assert_eq!(told, [("third_party", 900), ("src", 100), ("", 5)]);
         assert_eq!(report.directories[0].process, "indexer");
+    }
+
+    #[test]
+    fn a_warm_is_grouped_by_what_it_names() {
+        let warm = |path: &str| Fetch { operation: Operation::Warm, ..fetch("larder warm", path, 1) };
+        for (path, depth, place) in
+            [("drivers/net", 1, "drivers"), ("drivers/net", 2, "drivers/net"), ("a b", 2, ""), ("", 2, "")]
+        {
+            assert_eq!(place_of(&warm(path), depth), place.as_bytes(), "{path}");
+        }
     }
 
     #[test]
