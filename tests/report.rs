@@ -321,7 +321,7 @@ fn numbers_without_a_script(page: &str) {
         "<bdi>plain</bdi>/",
         "larder warm",
         "<span class=\"tag\">shown</span>",
-        "the last hour",
+        "today",
         "aria-label=\"Warmed: ",
     ] {
         assert!(page.contains(wanted), "{wanted:?} is missing");

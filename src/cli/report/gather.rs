@@ -1,10 +1,11 @@
 //! Asks for what is in a report.
 
+use super::tables::ROWS;
 use super::tree::Tree;
 use crate::cli::facts::{Desk, mixed_up};
 use crate::cli::progress::Display;
 use crate::daemon::facts::area::{AreaHead, AreaReport, AreaRequest, ROWS_MAX};
-use crate::daemon::facts::shares::{SharesReport, SharesRequest};
+use crate::daemon::facts::du::{By, DuReport, DuRequest};
 use crate::daemon::facts::why::{WhyReport, WhyRequest};
 use crate::daemon::facts::{Finding, PathText, Question};
 use crate::daemon::protocol::{Failure, FailureClass, Progress};
@@ -29,7 +30,10 @@ pub(super) struct Gathered {
     pub beyond: bool,
     pub passed_by: u64,
     pub why: WhyReport,
-    pub shares: SharesReport,
+    /// The cache by repository.
+    pub repositories: DuReport,
+    /// The cache by last use.
+    pub ages: DuReport,
     /// When it was made, RFC 3339.
     pub made: String,
 }
@@ -42,7 +46,8 @@ pub(super) fn gather(desk: &Desk, target: &str, made: &str, progress: &Display) 
         say(progress, "looking through the fetches", found.tree.files, None);
         found.why = why(desk, &found.head.workspace)?;
         say(progress, "looking through the cache", found.tree.files, None);
-        found.shares = shares(desk)?;
+        found.repositories = du(desk, By::Repository)?;
+        found.ages = du(desk, By::Age)?;
         return Ok(found);
     }
     let text = format!("cannot list the files of {target:?}: the workspace moves to other commits meanwhile");
@@ -61,7 +66,8 @@ fn files(desk: &Desk, target: &str, progress: &Display) -> Result<Option<Gathere
         beyond: false,
         passed_by: 0,
         why: WhyReport::default(),
-        shares: SharesReport::default(),
+        repositories: DuReport::default(),
+        ages: DuReport::default(),
         made: String::new(),
     };
     for _ in 0..PAGES_MAX {
@@ -104,9 +110,9 @@ fn why(desk: &Desk, workspace: &str) -> Result<WhyReport, Failure> {
     Ok(*report)
 }
 
-/// The cache by repository and by age. The only place that asks for them.
-fn shares(desk: &Desk) -> Result<SharesReport, Failure> {
-    let Finding::Shares(report) = desk.ask(Question::Shares(SharesRequest {}))? else { return Err(mixed_up()) };
+fn du(desk: &Desk, by: By) -> Result<DuReport, Failure> {
+    let request = DuRequest { by, limit: ROWS, ..DuRequest::default() };
+    let Finding::Du(report) = desk.ask(Question::Du(request))? else { return Err(mixed_up()) };
     Ok(*report)
 }
 

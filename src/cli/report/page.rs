@@ -82,8 +82,8 @@ pub(super) fn page(found: &Gathered) -> Result<String, Failure> {
             ("slowest", &tables::slowest(&why.slowest)),
             ("processes", &tables::processes(found)),
             ("directories", &tables::directories(found)),
-            ("repositories", &tables::shares(&found.shares.by_repository, "Repository")),
-            ("ages", &tables::shares(&found.shares.by_age, "Last used")),
+            ("repositories", &tables::shares(&found.repositories.rows, "Repository")),
+            ("ages", &tables::shares(&found.ages.rows, "Last used")),
             ("generations", &tables::generations(found)),
             ("made", &time(&found.made)),
             ("data", &data),
@@ -125,7 +125,7 @@ fn facts(found: &Gathered) -> String {
     if let Some(rev) = &head.rev {
         pairs.push(("Revision", format!("<bdi>{}</bdi>", text(rev))));
     }
-    pairs.push(("Cache on disk", human_bytes(found.shares.file_bytes)));
+    pairs.push(("Cache on disk", human_bytes(found.repositories.disk.store.file_bytes)));
     pairs.push(("Made", time(&found.made)));
     pairs.iter().fold(String::new(), |mut out, (term, told)| {
         let _ = write!(out, "<div><dt>{term}</dt><dd>{told}</dd></div>");

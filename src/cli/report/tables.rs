@@ -6,11 +6,11 @@ use crate::cli::output::grouped;
 use crate::cli::why::{class, operation, waited};
 use crate::config::quantity::human_bytes;
 use crate::daemon::facts::PathText;
-use crate::daemon::facts::shares::ShareRow;
+use crate::daemon::facts::du::DuRow;
 use crate::daemon::facts::why::FetchRow;
 
 /// Rows of the tables of processes, directories, repositories.
-const ROWS: usize = 15;
+pub(super) const ROWS: usize = 15;
 /// Generations shown.
 const GENERATION_ROWS: usize = 50;
 
@@ -110,17 +110,17 @@ pub(super) fn directories(found: &Gathered) -> String {
     table(&[("Fetched", "n"), ("Directory", ""), ("Objects", "n"), ("Waited", "n wide")], &rows, NO_FETCHES)
 }
 
-pub(super) fn shares(rows: &[ShareRow], head: &'static str) -> String {
-    let most = rows.iter().map(|row| row.stored_bytes).max().unwrap_or(0);
+pub(super) fn shares(rows: &[DuRow], head: &'static str) -> String {
+    let most = rows.iter().map(|row| row.all.stored_bytes).max().unwrap_or(0);
     let rows: Vec<_> = rows
         .iter()
         .take(ROWS)
         .map(|row| {
             vec![
                 format!("<bdi>{}</bdi>", text(&row.key)),
-                grouped(row.objects),
-                human_bytes(row.raw_bytes),
-                metered(&human_bytes(row.stored_bytes), row.stored_bytes, most),
+                grouped(row.all.objects),
+                human_bytes(row.all.raw_bytes),
+                metered(&human_bytes(row.all.stored_bytes), row.all.stored_bytes, most),
             ]
         })
         .collect();

@@ -19,7 +19,6 @@ pub mod names;
 pub mod part;
 pub mod pins;
 pub mod place;
-pub mod shares;
 pub mod top;
 pub mod why;
 
@@ -54,8 +53,6 @@ pub enum Question {
     Area(area::AreaRequest),
     /// What `larder doctor` looks at.
     Health(health::HealthRequest),
-    /// Whose the cache's objects are, and how old.
-    Shares(shares::SharesRequest),
 }
 
 /// An answer.
@@ -82,8 +79,6 @@ pub enum Finding {
     Area(Box<area::AreaReport>),
     /// To [`Question::Health`].
     Health(Box<health::HealthReport>),
-    /// To [`Question::Shares`].
-    Shares(Box<shares::SharesReport>),
 }
 
 /// Where facts come from.
@@ -110,7 +105,6 @@ pub fn answer(sources: &Sources<'_>, question: &Question) -> Result<Finding, Fai
         Question::Top(request) => Finding::Top(Box::new(top::answer(sources, request)?)),
         Question::Area(request) => Finding::Area(Box::new(area::answer(sources, request)?)),
         Question::Health(request) => Finding::Health(Box::new(health::answer(sources, request)?)),
-        Question::Shares(request) => Finding::Shares(Box::new(shares::answer(sources, request)?)),
     })
 }
 
