@@ -101,6 +101,9 @@ impl Daemon {
             live.open(Shown { view: View::new(self.store.clone(), record), converter, ..Shown::clone(&before) });
             Ok((moved, converts))
         })?;
+        if !same_rules && let Err(error) = before.overlay.unsettle() {
+            tracing::warn!("what was committed may go on to count as changed: {error}");
+        }
         self.count_ahead(live);
         if let Err(failure) = self.rename_blobs(live, before.view.generation().tree.0, commit.tree) {
             tracing::warn!("names of blobs: {failure}");

@@ -85,7 +85,12 @@ impl Daemon {
             let tree = shown.view.generation().tree.0;
             // What was read a moment ago is to be counted.
             shown.hydrator.settle(SETTLE_LIMIT);
-            self.settle(live)?;
+            if let Err(failure) = self.settle(live) {
+                // More is counted then than Git would find.
+                tracing::warn!(workspace = row.name, "local changes are not compared with the base: {failure}");
+            }
+            // HEAD may have been followed meanwhile.
+            let shown = live.shown().unwrap_or(shown);
             status.overlay_entries = shown.overlay.count(&shown.view, live.fs().inodes())?;
             let limit = if status.files > COUNTED_AHEAD { BRIEFLY } else { COUNTING_LIMIT };
             let here = self.census(live, tree).here(limit);

@@ -40,7 +40,7 @@ use super::IndexError;
 use super::ino::Ino;
 use super::view::{Directory, View};
 use crate::store::overlay::{Binding, Content, Name, Node, OverlayLog, Stamp};
-use crate::store::{EntryKind, Store, StoreError, StoreErrorKind, WorkspaceId};
+use crate::store::{EntryKind, Generation, Store, StoreError, StoreErrorKind, WorkspaceId};
 use files::Files;
 
 /// Why an operation on the overlay was refused or failed.
@@ -197,6 +197,9 @@ pub(super) struct State {
     listings: listing::Cache,
     /// Inodes changed since they were last compared with the base.
     pub(super) unsettled: HashSet<Ino>,
+    /// The generation that was published here last, of which the bindings and nodes are changes; none yet: the one that
+    /// it was opened with, or a later one.
+    pub(super) published: Option<Generation>,
     /// Bytes of small new files that are no files yet.
     held: held::Held,
 }
@@ -212,6 +215,7 @@ impl Overlay {
             reported: HashSet::new(),
             listings: listing::Cache::default(),
             unsettled: HashSet::new(),
+            published: None,
             held: held::Held::default(),
         };
         let overlay = Self { state: RwLock::new(state), files, defaults, folding: Mutex::new(()) };
@@ -339,6 +343,11 @@ impl Overlay {
 }
 
 impl State {
+    /// Whether `view` shows a generation before the one that this is expressed against.
+    pub(super) fn is_past(&self, view: &View) -> bool {
+        self.published.is_some_and(|published| view.generation().generation < published)
+    }
+
     pub(super) fn node(&self, ino: Ino) -> Outcome<Option<Arc<Node>>> {
         if let Some(orphan) = self.orphans.get(&ino) {
             return Ok(Some(Arc::clone(orphan)));

@@ -82,6 +82,7 @@ impl Overlay {
         let Work { change, nodes, mut moved, orphans, touched, .. } = work;
         let change = Change { nodes: nodes.into_iter().collect(), ..change };
         state.log.publish(change, record, workspace)?;
+        state.published = Some(record.generation);
         for (ino, node) in orphans {
             state.orphans.insert(ino, Arc::new(node));
         }
@@ -90,10 +91,11 @@ impl Overlay {
         Ok(moved)
     }
 
-    /// Looks again at what was changed: directories and removed names that are what the base says no longer count.
+    /// Looks again at what was changed: directories and removed names that are what the base says no longer count. Does
+    /// nothing if a later generation is published: of that, `view` would take back changes.
     pub(super) fn normalize(&self, view: &View, ground: &dyn Ground) -> Outcome<()> {
         let mut state = self.state.write();
-        if state.log.is_pristine() {
+        if state.log.is_pristine() || state.is_past(view) {
             return Ok(());
         }
         let tree = Some(view.generation().tree.0);

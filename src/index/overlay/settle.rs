@@ -2,6 +2,10 @@
 //!
 //! A file equal to the base's gives up its bytes for the blob, which goes into the cache if it is not there. It keeps its
 //! inode and its times, so nobody notices: not who has it open, not `make`, not Git.
+//!
+//! Invariant: what changed is not taken for compared before it was compared with the generation that the overlay is
+//! expressed against. Another may be published at any moment; a comparison with one before it changes nothing then, and
+//! is made again.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -63,7 +67,8 @@ struct Candidate {
 
 impl Overlay {
     /// Compares what changed lately with the base of `view`, whose blobs are in `store`. `convert` says what a checkout
-    /// writes for a path, kind and blob.
+    /// writes for a path, kind and blob. What can't be told now, and everything if a later generation is published
+    /// meanwhile, is compared again the next time.
     pub fn settle(
         &self,
         store: &Store,
@@ -71,13 +76,43 @@ impl Overlay {
         ground: &dyn Ground,
         convert: &dyn Fn(&[u8], EntryKind, ObjectId) -> As,
     ) -> Outcome<()> {
-        let candidates = std::mem::take(&mut self.state.write().unsettled);
-        for ino in candidates {
-            self.settle_file(store, view, ground, convert, ino)?;
+        let candidates = {
+            let mut state = self.state.write();
+            if state.is_past(view) {
+                return Ok(());
+            }
+            std::mem::take(&mut state.unsettled)
+        };
+        let (mut again, mut outcome) = (Vec::new(), Ok(()));
+        for ino in candidates.iter().copied() {
+            let looked = if outcome.is_ok() { self.settle_file(store, view, ground, convert, ino) } else { Ok(false) };
+            if !*looked.as_ref().unwrap_or(&false) {
+                again.push(ino);
+            }
+            outcome = outcome.and(looked.map(drop));
         }
+        {
+            let mut state = self.state.write();
+            let past = state.is_past(view);
+            state.unsettled.extend(if past { candidates.into_iter().collect() } else { again });
+        }
+        outcome?;
         self.normalize(view, ground)
     }
 
+    /// Has everything that was changed compared again: other attributes make other bytes of an unchanged base.
+    pub fn unsettle(&self) -> Outcome<()> {
+        let mut state = self.state.write();
+        for ino in state.log.inodes()? {
+            let node = state.log.node(ino)?;
+            if matches!(node.map(|node| node.content.clone()), Some(Content::File(_) | Content::Target(_))) {
+                state.unsettled.insert(Ino(ino));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares one inode. False: it has to be looked at again.
     fn settle_file(
         &self,
         store: &Store,
@@ -85,30 +120,30 @@ impl Overlay {
         ground: &dyn Ground,
         convert: &dyn Fn(&[u8], EntryKind, ObjectId) -> As,
         ino: Ino,
-    ) -> Outcome<()> {
+    ) -> Outcome<bool> {
         if self.settle_link(store, view, ground, ino)? {
-            return Ok(());
+            return Ok(true);
         }
         let Some(Candidate { number, id, kind, path, size }) = self.candidate(view, ground, ino)? else {
-            return Ok(());
+            return Ok(true);
         };
-        let Some(file) = self.files.get(number)? else { return Ok(()) };
+        let Some(file) = self.files.get(number)? else { return Ok(true) };
         match convert(&path, kind, id) {
-            As::Unknown => return Ok(()),
+            As::Unknown => return Ok(false),
             As::Bytes(bytes) => {
                 if bytes.len() as u64 != size {
-                    return Ok(());
+                    return Ok(true);
                 }
                 let mut mine = Vec::with_capacity(bytes.len());
                 At { file: &file, offset: 0 }.read_to_end(&mut mine)?;
                 if mine != bytes {
-                    return Ok(());
+                    return Ok(true);
                 }
             }
             As::Blob => {
                 let known = store.sizes(&[id])?.into_iter().next().flatten();
                 if known.is_some_and(|known| known != size) {
-                    return Ok(());
+                    return Ok(true);
                 }
                 let equal = compare(store, &file, &id)?;
                 if let Compared::Missing(bytes) = &equal {
@@ -118,18 +153,17 @@ impl Overlay {
                     store.commit_durably(batch)?;
                 }
                 if matches!(equal, Compared::Different) {
-                    return Ok(());
+                    return Ok(true);
                 }
             }
         }
         let mut state = self.state.write();
-        // Written to while it was read: it is looked at again next time.
-        if state.reported.contains(&ino) {
-            state.unsettled.insert(ino);
-            return Ok(());
+        // Written to while it was read, or the bytes are those that another generation's attributes make of the blob.
+        if state.reported.contains(&ino) || state.is_past(view) {
+            return Ok(false);
         }
         let Some(node) = state.log.node(ino.0)?.filter(|node| node.content == Content::File(number)) else {
-            return Ok(());
+            return Ok(true);
         };
         let measured = self.measure(&state, &node)?;
         let mut node = Node::clone(&node);
@@ -139,7 +173,7 @@ impl Overlay {
         node.content = Content::Blob(id);
         state.log.apply(Change { nodes: vec![(ino.0, Some(node))], ..Change::default() })?;
         self.files.remove(number);
-        Ok(())
+        Ok(true)
     }
 
     /// The same for a symbolic link, whose target is its blob's bytes. True if `ino` is one.

@@ -446,6 +446,80 @@ fn committed(model: &Model) -> Model {
     model.iter().filter(|(path, value)| value.is_some() || holds(path)).map(|(k, v)| (k.clone(), *v)).collect()
 }
 
+fn model(entries: &[(&str, u8)]) -> Model {
+    entries.iter().map(|(path, content)| ((*path).to_owned(), Some(*content))).collect()
+}
+
+impl Bench {
+    fn settle(&self, view: &View, convert: &dyn Fn(&[u8], EntryKind, ObjectId) -> settle::As) {
+        self.overlay.settle(&self.store, view, &self.known, convert).expect("settled");
+    }
+
+    fn count(&self) -> u64 {
+        self.overlay.count(&self.view, &self.known).expect("counted")
+    }
+}
+
+#[test]
+fn a_generation_published_before_a_comparison_is_the_one_that_counts() {
+    let mut bench = Bench::new(&model(&[("a", b'1')]));
+    bench.write("a", b'2').expect("written");
+    let old = View::new(bench.store.clone(), bench.view.generation().clone());
+    // The working tree has no b: it is removed there.
+    bench.reconcile(&model(&[("a", b'2'), ("b", b'1')]), Rule::Stay);
+    bench.settle(&old, &|_, _, _| settle::As::Blob);
+    assert_eq!(bench.model(), model(&[("a", b'2')]), "nothing comes back");
+    bench.settle(&bench.view, &|_, _, _| settle::As::Blob);
+    assert_eq!(bench.model(), model(&[("a", b'2')]));
+    assert_eq!(bench.count(), 1, "b alone differs");
+}
+
+#[test]
+fn a_generation_published_in_the_middle_of_a_comparison_is_the_one_that_counts() {
+    let mut bench = Bench::new(&model(&[("a", b'1')]));
+    bench.write("a", b'2').expect("written");
+    let second = record(2, tree(&bench.store, &model(&[("a", b'2')]), "").expect("the root"));
+    bench.settle(&bench.view, &|_, _, _| {
+        let Bench { overlay, view, known, workspace, .. } = &bench;
+        overlay.reconcile(view, known, Rule::Stay, &second, workspace).expect("reconciled");
+        settle::As::Bytes(b"1".into())
+    });
+    bench.view = View::new(bench.store.clone(), second);
+    assert_eq!(bench.count(), 1, "it was compared with the generation before");
+    bench.settle(&bench.view, &|_, _, _| settle::As::Bytes(b"2".into()));
+    assert_eq!(bench.count(), 0);
+}
+
+#[test]
+fn bytes_of_another_generations_attributes_are_not_taken_for_the_blob() {
+    let bench = Bench::new(&model(&[("a", b'1')]));
+    bench.write("a", b'2').expect("written");
+    let second = record(2, tree(&bench.store, &model(&[("a", b'1'), ("b", b'1')]), "").expect("the root"));
+    bench.settle(&bench.view, &|_, _, _| {
+        let Bench { overlay, view, known, workspace, .. } = &bench;
+        overlay.reconcile(view, known, Rule::Stay, &second, workspace).expect("reconciled");
+        settle::As::Bytes(b"2".into())
+    });
+    let ino = bench.look(Ino::ROOT, "a").expect("there");
+    let node = bench.overlay.node(ino).expect("read").expect("changed");
+    assert!(matches!(node.content, Content::File(_)), "{:?}", node.content);
+}
+
+#[test]
+fn what_can_not_be_told_is_compared_again() {
+    let bench = Bench::new(&model(&[("a", b'1')]));
+    bench.write("a", b'2').expect("written");
+    bench.settle(&bench.view, &|_, _, _| settle::As::Unknown);
+    bench.settle(&bench.view, &|_, _, _| settle::As::Bytes(b"3".into()));
+    assert_eq!(bench.count(), 1);
+    // It differs, which other attributes may change.
+    bench.settle(&bench.view, &|_, _, _| settle::As::Bytes(b"2".into()));
+    assert_eq!(bench.count(), 1);
+    bench.overlay.unsettle().expect("read");
+    bench.settle(&bench.view, &|_, _, _| settle::As::Bytes(b"2".into()));
+    assert_eq!(bench.count(), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
