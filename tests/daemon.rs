@@ -9,7 +9,7 @@ use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -607,4 +607,42 @@ fn purging_refuses_to_lose_commits() {
     commit(&three, "thrown away");
     fixture.ok(&["unmount", text(&three), "--purge", "--force"]);
     assert!(rows(fixture.json(&["list"])).is_empty());
+}
+
+/// Not where it is converted either, nor when somebody else unmounted.
+#[test]
+fn a_change_that_was_undone_does_not_hold_a_purge_up() {
+    let Some(fixture) = Fixture::new() else { return };
+    let source = fixture.path("source");
+    repos::small(&source);
+    repos::write(&source, ".gitattributes", "*.bat text eol=crlf\n");
+    repos::write(&source, "run.bat", "one\ntwo\n");
+    repos::commit_all(&source, "a script");
+    for by_hand in [false, true] {
+        let mount = fixture.mount(text(&source), "undone");
+        for name in ["a.txt", "run.bat"] {
+            let before = read(&mount.join(name)).expect("readable");
+            fs::write(mount.join(name), "changed\n").expect("writes");
+            assert!(fixture.git_out(&mount, &["status", "--short"]).contains(name), "{name}");
+            fs::write(mount.join(name), before).expect("writes");
+        }
+        if by_hand {
+            let mut umount = Command::new("umount");
+            umount.arg(&mount);
+            assert_eq!(run(umount, COMMAND_LIMIT).code, Some(0));
+            eventually(Duration::from_secs(15), "the daemon notes it", || {
+                fs::read_to_string(fixture.path("home/daemon.log"))
+                    .is_ok_and(|log| log.contains("unmounted from outside"))
+            });
+        } else {
+            fixture.ok(&["unmount", text(&mount)]);
+        }
+        fixture.ok(&["unmount", "undone", "--purge"]);
+    }
+    let mount = fixture.mount(text(&source), "undone");
+    fs::write(mount.join("run.bat"), "changed\n").expect("writes");
+    fixture.ok(&["unmount", text(&mount)]);
+    let refused = fixture.fails(&[exit::REFUSED], &["unmount", "undone", "--purge"]).err();
+    assert!(refused.contains("1 local change"), "{refused}");
+    fixture.ok(&["unmount", "undone", "--purge", "--force"]);
 }

@@ -45,7 +45,7 @@ impl AttributeBlobs {
     }
 }
 
-/// What converts the files of `record`; `None`: nothing does. With `fetch` missing attribute files are fetched.
+/// What converts the files of `record`; `None`: nothing does. With `fetch` missing attribute files are fetched by that.
 /// Blocks, on a thread that may.
 pub fn converter(
     daemon: &Daemon,
@@ -53,8 +53,7 @@ pub fn converter(
     row: &Workspace,
     record: &GenerationRecord,
     environment: Vec<(String, String)>,
-    hydrator: &Hydrator,
-    fetch: bool,
+    fetch: Option<&Hydrator>,
 ) -> Result<Option<Arc<Converter>>, Failure> {
     let Some(admin) = row.admin.clone() else { return Ok(None) };
     let checkout = Checkout {
@@ -70,7 +69,7 @@ pub fn converter(
     let conversions = GitConversions::new(daemon.store.clone(), checkout)
         .map_err(|error| Failure::new(FailureClass::Other, format!("checkout conversions: {error}")))?;
     let mut may = conversions.may_convert(&blobs);
-    if let (true, Err(RulesError::Missing(ids))) = (fetch, &may) {
+    if let (Some(hydrator), Err(RulesError::Missing(ids))) = (fetch, &may) {
         bring(daemon, row, hydrator, ids);
         may = conversions.may_convert(&blobs);
     }

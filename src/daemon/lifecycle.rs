@@ -254,6 +254,13 @@ impl Daemon {
             row.mounted = false;
             row.state = WorkspaceState::Unmounted;
         })?;
+        if !purge
+            && live.shown().is_some()
+            && let Err(failure) = self.settle(&live)
+        {
+            // Whoever looks at it at rest sees changes that Git would not find.
+            tracing::warn!(workspace = row.name, "local changes are not compared with the base: {failure}");
+        }
         self.workspaces.lock().remove(&row.id);
         self.close_overlay(row.id);
         if purge {

@@ -321,9 +321,10 @@ fn publish(
     let head = record_head(repository, &row, resolved)?;
     worktree::write(daemon, repository, &mut row, &record, &head)?;
     keep_git_offline(&row);
-    let fetch = connection.is_some();
+    let answered = connection.is_some();
     let hydrator = hydrator(daemon, repository, remote, connection, row.offline);
-    let converter = convert::converter(daemon, repository, &row, &record, job.environment.clone(), &hydrator, fetch)?;
+    let fetch = answered.then_some(&hydrator);
+    let converter = convert::converter(daemon, repository, &row, &record, job.environment.clone(), fetch)?;
     let shown = show(daemon, &row, record, hydrator, converter)?;
     live.replace(row);
     Ok(shown)
@@ -357,7 +358,7 @@ pub fn reopen(daemon: &Daemon, live: &Live) -> Result<Shown, Failure> {
     keep_git_offline(&row);
     let remote = remote_of(daemon, &repository)?.kept_offline(row.offline);
     let hydrator = hydrator(daemon, &repository, remote, None, row.offline);
-    let converter = convert::converter(daemon, &repository, &row, &record, Vec::new(), &hydrator, false)?;
+    let converter = convert::converter(daemon, &repository, &row, &record, Vec::new(), None)?;
     let shown = show(daemon, &row, record, hydrator, converter)?;
     row.state = WorkspaceState::Ready;
     live.replace(row);

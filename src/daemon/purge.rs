@@ -22,6 +22,7 @@ impl Daemon {
         let rows = self.store.workspaces()?;
         let row = rows.iter().find(|row| row.name == target || row.path == path).ok_or(unknown)?;
         if !force {
+            self.settle_unmounted(row);
             self.check_disposable(row)?;
         }
         self.purge(row)?;
@@ -63,13 +64,28 @@ impl Daemon {
         Err(Failure::new(FailureClass::Refused, text).hint(hint))
     }
 
-    fn local_changes(&self, row: &Workspace) -> Result<u64, Failure> {
+    /// What was changed and undone is no change: nobody asked for its status after that.
+    fn settle_unmounted(&self, row: &Workspace) {
+        let settled = self.current_view(row).and_then(|view| match view {
+            Some(view) => self.settle_at_rest(row, &*self.overlay_of(row)?, &view),
+            None => Ok(()),
+        });
+        if let Err(failure) = settled {
+            // Then it counts: rather too much is refused than lost.
+            tracing::warn!(workspace = row.name, "local changes are not compared with the base: {failure}");
+        }
+    }
+
+    fn current_view(&self, row: &Workspace) -> Result<Option<View>, Failure> {
         let record = match row.current {
             Some(current) => self.store.generation(row.id, current)?,
             None => None,
         };
-        let Some(record) = record else { return Ok(0) };
-        let view = View::new(self.store.clone(), record);
+        Ok(record.map(|record| View::new(self.store.clone(), record)))
+    }
+
+    fn local_changes(&self, row: &Workspace) -> Result<u64, Failure> {
+        let Some(view) = self.current_view(row)? else { return Ok(0) };
         // Nothing of it need be mounted: what was changed is found from the root.
         Ok(self.overlay_of(row)?.count(&view, &Inodes::default())?)
     }

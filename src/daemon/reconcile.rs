@@ -14,13 +14,16 @@ use super::{Daemon, convert, moving, prepare};
 use crate::git::gitdir::Objects;
 use crate::index::diff::Leaf;
 use crate::index::generation::{self, Commit};
+use crate::index::overlay::Overlay;
 use crate::index::overlay::reconcile::{Planned, Rule};
 use crate::index::overlay::settle::{As, Now};
 use crate::index::switching::{Kept, Local};
 use crate::index::view::View;
-use crate::store::Workspace;
 use crate::store::overlay::Stamp;
+use crate::store::{Repository, Workspace};
 use crate::vfs::Shown;
+use crate::vfs::convert::Converter;
+use crate::vfs::inode::Inodes;
 
 impl Daemon {
     /// Publishes the commit that Git's HEAD is at. Nothing visible changes; what is equal to it no longer counts as changed.
@@ -62,25 +65,42 @@ impl Daemon {
     /// Compares what changed lately with the base.
     pub(super) fn settle(&self, live: &Live) -> Result<(), Failure> {
         let shown = shown(live)?;
-        let gitdir = self.repository_of(live)?.gitdir;
-        let hash = shown.view.generation().tree.0.kind();
-        let objects = shown.converter.as_ref().and_then(|_| Objects::open(&gitdir, hash).ok());
-        let convert = |path: &[u8], kind, id| match &shown.converter {
-            None => As::Blob,
-            Some(converter) => {
-                // From the store or the gitdir: what was committed here is in one of them. Nothing is fetched for this.
-                let raw = objects.as_ref().and_then(|objects| objects.blob(&id).ok().flatten()).map(Bytes::from);
-                match converter.converted_now(&shown.view, path, kind, id, raw) {
-                    Ok(None) => As::Blob,
-                    Ok(Some(bytes)) => As::Bytes(bytes),
-                    Err(error) => {
-                        tracing::debug!("{error}");
-                        As::Unknown
-                    }
+        let repository = self.repository_of(live)?;
+        let ground = live.fs().inodes();
+        self.settle_against(&shown.overlay, &shown.view, ground, shown.converter.as_deref(), &repository)
+    }
+
+    /// The same for a workspace that nobody has mounted, whose overlay is against `view`.
+    pub(super) fn settle_at_rest(&self, row: &Workspace, overlay: &Overlay, view: &View) -> Result<(), Failure> {
+        let repository = prepare::repository_of(self, row.repository)?;
+        let converter = convert::converter(self, &repository, row, view.generation(), Vec::new(), None)?;
+        self.settle_against(overlay, view, &Inodes::default(), converter.as_deref(), &repository)
+    }
+
+    fn settle_against(
+        &self,
+        overlay: &Overlay,
+        view: &View,
+        ground: &Inodes,
+        converter: Option<&Converter>,
+        repository: &Repository,
+    ) -> Result<(), Failure> {
+        let hash = view.generation().tree.0.kind();
+        let objects = converter.and_then(|_| Objects::open(&repository.gitdir, hash).ok());
+        let convert = |path: &[u8], kind, id| {
+            let Some(converter) = converter else { return As::Blob };
+            // From the store or the gitdir: what was committed here is in one of them. Nothing is fetched for this.
+            let raw = objects.as_ref().and_then(|objects| objects.blob(&id).ok().flatten()).map(Bytes::from);
+            match converter.converted_now(view, path, kind, id, raw) {
+                Ok(None) => As::Blob,
+                Ok(Some(bytes)) => As::Bytes(bytes),
+                Err(error) => {
+                    tracing::debug!("{error}");
+                    As::Unknown
                 }
             }
         };
-        Ok(shown.overlay.settle(&self.store, &shown.view, live.fs().inodes(), &convert)?)
+        Ok(overlay.settle(&self.store, view, ground, &convert)?)
     }
 
     fn publish_moved(&self, live: &Live, commit: &Commit, origin: &str, rule: Rule<'_>) -> Result<(), Failure> {
@@ -89,8 +109,7 @@ impl Daemon {
         let mut row = live.row();
         let record = generation::next(&self.store, &mut row, commit, origin, prepare::now())?;
         let repository = prepare::repository_of(self, row.repository)?;
-        let converter =
-            convert::converter(self, &repository, &row, &record, live.environment(), &before.hydrator, false)?;
+        let converter = convert::converter(self, &repository, &row, &record, live.environment(), None)?;
         let attributes = |tree| self.attributes.of(self, tree);
         let same_rules = attributes(before.view.generation().tree.0)? == attributes(commit.tree)?;
         let (moved, converts) = live.fs().moved(|inodes| -> Result<_, Failure> {
