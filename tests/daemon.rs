@@ -646,3 +646,49 @@ fn a_change_that_was_undone_does_not_hold_a_purge_up() {
     assert!(refused.contains("1 local change"), "{refused}");
     fixture.ok(&["unmount", "undone", "--purge", "--force"]);
 }
+
+#[test]
+fn a_mount_that_the_started_daemon_made_again_is_what_was_asked_for() {
+    let Some(fixture) = Fixture::new() else { return };
+    let (source, other) = (fixture.path("source"), fixture.path("other"));
+    repos::small(&source);
+    repos::small(&other);
+    let mount = fixture.mount(text(&source), "m");
+    let before = fixture.status(&mount);
+    fs::write(mount.join("a.txt"), "changed\n").expect("writes");
+    let refused = fixture.fails(&[exit::REFUSED], &["mount", text(&source), text(&mount)]).err();
+    assert!(refused.contains("is already mounted"), "a running daemon could be asked: {refused}");
+    let zeros = "0".repeat(40);
+    let contradicting: [&[&str]; 6] = [
+        &["--name", "another"],
+        &["--rev", "other"],
+        &["--read-only"],
+        &["--offline"],
+        &["--refresh", "10m"],
+        &["--require-commit", &zeros],
+    ];
+    for options in contradicting {
+        fixture.ok(&["shutdown"]);
+        let all = [&["mount", text(&source), text(&mount)], options].concat();
+        let refused = fixture.fails(&[exit::REFUSED], &all).err();
+        assert!(refused.contains("is already mounted"), "{options:?}: {refused}");
+        assert!(fixture.is_mounted(&mount), "{options:?}");
+    }
+    fixture.ok(&["shutdown"]);
+    fixture.fails(&[exit::REFUSED], &["mount", text(&other), text(&mount)]);
+    let commit = before["commit"].as_str().expect("a commit");
+    let agreeing: [&[&str]; 4] = [
+        &[],
+        &["--name", "m", "--rev", "main"],
+        &["--rev", "refs/heads/main"],
+        &["--require-commit", commit, "--async"],
+    ];
+    for options in agreeing {
+        fixture.ok(&["shutdown"]);
+        let said = fixture.ok(&[&["mount", text(&source), text(&mount)], options].concat()).out();
+        assert!(said.starts_with("m is mounted at "), "{options:?}: {said}");
+        assert_eq!(fixture.status(&mount)["generation"], before["generation"], "{options:?}");
+        assert_eq!(read(&mount.join("a.txt")).expect("readable"), b"changed\n", "{options:?}");
+    }
+    assert_eq!(rows(fixture.json(&["list"])).len(), 1);
+}

@@ -91,10 +91,11 @@ pub(super) struct Arguments {
 struct Period(Option<u64>);
 
 pub(super) fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
-    let request = request(arguments)?;
+    let mut request = request(arguments)?;
     let config = config()?;
     let progress = Display::new(output);
-    let client = Client::start(&config)?;
+    let client;
+    (client, request.started) = Client::start_or_find(&config)?;
     let answer = client.call(Request::Mount(request), &mut |report| progress.report(report));
     drop(progress);
     let workspaces = match answer? {
@@ -141,6 +142,7 @@ fn request(arguments: Arguments) -> Result<MountRequest, Failure> {
         read_only: arguments.read_only,
         refresh_seconds: arguments.refresh.0,
         offline: arguments.offline,
+        started: false,
         environment: environment::for_daemon(),
     })
 }

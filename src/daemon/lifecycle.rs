@@ -52,6 +52,13 @@ impl Daemon {
     ) -> Result<Answer, Failure> {
         request.path = mounting::canonical(&request.path);
         let url = RepoUrl::parse(&request.repository)?;
+        let again = {
+            let (daemon, request, url) = (Arc::clone(self), request.clone(), url.clone());
+            blocking(move || daemon.mounted_again(&request, &url)).await?
+        };
+        if let Some(live) = again {
+            return self.tell_mounted(live, request, read, write).await;
+        }
         let live = {
             let (daemon, request, url) = (Arc::clone(self), request.clone(), url.clone());
             blocking(move || daemon.admit(&request, &url)).await?
@@ -79,7 +86,7 @@ impl Daemon {
     }
 
     /// The answer that describes `live`: counting what is cached reads every tree.
-    async fn told(self: &Arc<Self>, live: Arc<Live>) -> Result<Answer, Failure> {
+    pub(super) async fn told(self: &Arc<Self>, live: Arc<Live>) -> Result<Answer, Failure> {
         let daemon = Arc::clone(self);
         blocking(move || Ok(Answer::Workspaces(vec![daemon.status_of(&live)?]))).await
     }

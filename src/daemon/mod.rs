@@ -37,6 +37,7 @@ pub mod reach;
 mod ready;
 pub mod reconcile;
 mod refresh;
+mod repeated;
 mod scrape;
 pub mod server;
 pub mod status;

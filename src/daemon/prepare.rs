@@ -79,12 +79,7 @@ pub fn repository(daemon: &Daemon, url: &RepoUrl, gitdir: Option<&Path>) -> Resu
         Some(path) => Some(gitdir::probe(path)?.common),
         None => None,
     };
-    let key = url.key();
-    let same = |repository: &&Repository| {
-        let same_url = RepoUrl::parse(&repository.url).is_ok_and(|url| url.key() == key);
-        same_url && gitdir.as_ref().map_or(!repository.external_gitdir, |gitdir| *gitdir == repository.gitdir)
-    };
-    if let Some(repository) = known.iter().find(same) {
+    if let Some(repository) = known.iter().find(|repository| is_of(repository, url, gitdir.as_deref())) {
         return Ok(repository.clone());
     }
     let id = daemon.store.next_repository_id()?;
@@ -93,6 +88,12 @@ pub fn repository(daemon: &Daemon, url: &RepoUrl, gitdir: Option<&Path>) -> Resu
     let repository = Repository { id, url: url.display(), gitdir: gitdir.unwrap_or_else(own), external_gitdir };
     daemon.store.put_repository(&repository)?;
     Ok(repository)
+}
+
+/// Whether a repository is what `url` names, with the common gitdir `gitdir` of somebody's or, without, one of Larder's.
+pub fn is_of(repository: &Repository, url: &RepoUrl, gitdir: Option<&Path>) -> bool {
+    let same_url = RepoUrl::parse(&repository.url).is_ok_and(|known| known.key() == url.key());
+    same_url && gitdir.map_or(!repository.external_gitdir, |gitdir| gitdir == repository.gitdir)
 }
 
 /// Asks the remote for the workspace's revision, unless it is not to be asked. Creates nothing.

@@ -158,6 +158,9 @@ pub struct MountRequest {
     /// Ask the remote for nothing, now and later.
     #[serde(default)]
     pub offline: bool,
+    /// The daemon was started for this: what it mounted again by itself may be what is asked for.
+    #[serde(default)]
+    pub started: bool,
     /// Environment of the client that credential helpers and ssh need (`SSH_AUTH_SOCK`, `*_proxy`, `GIT_*`, `HOME`, `PATH`…).
     pub environment: Vec<(String, String)>,
 }

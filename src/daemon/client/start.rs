@@ -35,14 +35,19 @@ pub const DETACHED: [&str; 2] = ["daemon", "--detached"];
 impl Client {
     /// The running daemon; starts one when there is none and waits until it answers.
     pub fn start(config: &Config) -> Result<Self, Failure> {
+        Self::start_or_find(config).map(|(client, _)| client)
+    }
+
+    /// [`Self::start`], and whether this call has started it.
+    pub fn start_or_find(config: &Config) -> Result<(Self, bool), Failure> {
         if let Some(client) = Self::running(config)? {
-            return Ok(client);
+            return Ok((client, false));
         }
         config.create_directories()?;
         let _one_starter = start_lock(config)?;
         let client = Self::at(config.socket.clone());
         if client.ping()?.is_some() {
-            return Ok(client);
+            return Ok((client, false));
         }
         let failure = config.run_dir.join(START_FAILURE);
         remove_if_there(&failure)?;
@@ -51,7 +56,7 @@ impl Client {
         let began = Instant::now();
         loop {
             if client.ping()?.is_some() {
-                return Ok(client);
+                return Ok((client, true));
             }
             if child.try_wait().is_ok_and(|status| status.is_some()) {
                 return Err(left_behind(&failure).unwrap_or_else(|| died(config, log_start)));
