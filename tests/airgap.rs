@@ -395,7 +395,7 @@ fn what_is_missing_is_fetched_or_named() {
     let file = here.path("all.larder");
     let outcome = here.fails(&[exit::REMOTE], &["cache", "export", text(&file), text(&mount), "tools", "sources"]);
     let id = git_out(&source, &["rev-parse", "main:tools/run"]);
-    assert!(outcome.err().contains(&format!("1 files are not in the cache: tools/run ({id})")), "{}", outcome.err());
+    assert!(outcome.err().contains(&format!("1 file is not in the cache: tools/run ({id})")), "{}", outcome.err());
     assert!(!file.exists());
     let report = export(&here, &here.path("some.larder"), &mount, &["sources"]);
     assert_eq!(number(&report, "fetched"), 0);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::output::{Output, grouped, name};
+use super::output::{Output, counted, grouped, name, plural};
 use super::{client, config, status};
 use crate::config::quantity::{human_bytes, parse_bytes, parse_duration};
 use crate::daemon::client::unexpected;
@@ -92,11 +92,17 @@ fn human(report: &GcReport) -> String {
         } else {
             format!(": {files}{}", if row.objects > row.files.len() as u64 { ", …" } else { "" })
         };
-        let _ = writeln!(text, "  {:>10}  {:>8} files  {place}{files}", human_bytes(row.bytes), grouped(row.objects));
+        let _ = writeln!(
+            text,
+            "  {:>10}  {:>8} {:<5}  {place}{files}",
+            human_bytes(row.bytes),
+            grouped(row.objects),
+            plural(row.objects, "file")
+        );
     }
     let more = report.rows.len().saturating_sub(ROWS_SHOWN) as u64 + report.rows_left_out;
     if more > 0 {
-        let _ = writeln!(text, "  … and {} more directories", grouped(more));
+        let _ = writeln!(text, "  … and {} more {}", grouped(more), plural(more, "directory"));
     }
     for leftover in &report.leftovers {
         let _ = writeln!(
@@ -113,11 +119,12 @@ fn human(report: &GcReport) -> String {
     let verb = if report.dry_run { "would free" } else { "freed" };
     let _ = writeln!(
         text,
-        "{verb} {} in {} objects; {} in {} files stay",
+        "{verb} {} in {}; {} in {} {}",
         human_bytes(report.freed_bytes),
-        grouped(report.freed_objects),
+        counted(report.freed_objects, "object"),
         human_bytes(report.kept_bytes),
-        grouped(report.kept_objects)
+        counted(report.kept_objects, "file"),
+        if report.kept_objects == 1 { "stays" } else { "stay" }
     );
     if report.compacted {
         let _ = writeln!(

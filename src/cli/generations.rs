@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::facts::{Desk, mixed_up};
-use super::output::{Output, grouped};
+use super::output::{Output, counted, grouped, plural};
 use super::{config, status};
 use crate::config::quantity::human_bytes;
 use crate::daemon::facts::generations::{GenerationsReport, GenerationsRequest};
@@ -50,7 +50,7 @@ fn human(report: &GenerationsReport) -> String {
     );
     for row in &report.rows {
         let frees = match (row.frees_bytes, row.frees_objects) {
-            (Some(bytes), Some(objects)) => format!("{} in {} objects", human_bytes(bytes), grouped(objects)),
+            (Some(bytes), Some(objects)) => format!("{} in {}", human_bytes(bytes), counted(objects, "object")),
             _ => "not asked".to_owned(),
         };
         let kept =
@@ -66,7 +66,7 @@ fn human(report: &GenerationsReport) -> String {
         );
     }
     if report.rows_left_out > 0 {
-        let _ = writeln!(text, "… and {} older ones", grouped(report.rows_left_out));
+        let _ = writeln!(text, "… and {} {}", grouped(report.rows_left_out), plural(report.rows_left_out, "older one"));
     }
     text
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{Output, grouped, name};
+use super::output::{Output, counted, name};
 use super::{client, config, target};
 use crate::daemon::client::unexpected;
 use crate::daemon::protocol::{
@@ -67,7 +67,7 @@ const fn state(state: HistoryState) -> &'static str {
 
 /// A history in a line.
 pub(super) fn sentence(history: &HistoryStatus) -> String {
-    let commits = history.commits.map_or_else(String::new, |commits| format!(", {} commits", grouped(commits)));
+    let commits = history.commits.map_or_else(String::new, |commits| format!(", {}", counted(commits, "commit")));
     let reason = history.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
     format!("{}{commits}{reason}", state(history.state))
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::bounded::bounded;
-use super::output::{Output, grouped, name};
+use super::output::{Output, counted, name};
 use super::progress::Display;
 use super::{config, environment, target};
 use crate::daemon::client::{Client, unexpected};
@@ -117,9 +117,12 @@ pub(super) fn confirmation(mounted: &WorkspaceStatus) -> String {
     match (mounted.state, &mounted.commit) {
         (WorkspaceState::Ready, Some(commit)) => {
             let commit: String = commit.chars().take(12).collect();
-            let rev = mounted.rev.as_deref().map_or_else(String::new, |rev| format!("{} ", name(rev)));
+            // A workspace that was mounted by object id has that for a revision.
+            let rev = mounted.rev.as_deref().filter(|rev| mounted.commit.as_deref() != Some(rev));
+            let rev = rev.map_or_else(String::new, |rev| format!("{} ", name(rev)));
+            let files = counted(mounted.files, "file");
             let offline = if mounted.stays_offline { "; offline, as last fetched" } else { "" };
-            format!("{workspace} is mounted at {path}: {rev}{commit}, {} files{offline}\n", grouped(mounted.files))
+            format!("{workspace} is mounted at {path}: {rev}{commit}, {files}{offline}\n")
         }
         (WorkspaceState::Preparing, _) => format!("{workspace} is being prepared at {path}\n"),
         _ => format!("{workspace} is known at {path}\n"),
@@ -277,6 +280,20 @@ mod tests {
         for text in ["", "ftp://h/r", "gopher://h", "https://", "https:///r", "a\nb"] {
             assert!(repository(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_mount_is_confirmed_without_saying_anything_twice() {
+        let oid = "0123456789abcdef0123456789abcdef01234567";
+        let mut status: WorkspaceStatus = serde_json::from_value(serde_json::json!({
+            "workspace": "w", "path": "/w", "state": "ready", "repository": "r", "rev": "main", "commit": oid,
+            "generation": 1, "files": 2, "hydrated_objects": 0, "hydrated_bytes": 0, "overlay_entries": 0,
+            "queue_depth": 0, "inflight_objects": 0, "offline": false, "last_error": null, "gitdir": null,
+        }))
+        .expect("a status");
+        assert_eq!(confirmation(&status), "w is mounted at /w: main 0123456789ab, 2 files\n");
+        (status.rev, status.files) = (Some(oid.to_owned()), 1);
+        assert_eq!(confirmation(&status), "w is mounted at /w: 0123456789ab, 1 file\n");
     }
 
     #[test]

@@ -175,9 +175,29 @@ pub(super) fn grouped(number: u64) -> String {
     out
 }
 
+/// `number` and what there is that many of: `1 path`, `2,000 entries`.
+pub(super) fn counted(number: u64, what: &str) -> String {
+    format!("{} {}", grouped(number), plural(number, what))
+}
+
+/// `what`, an English noun, as it follows `number`.
+pub(super) fn plural(number: u64, what: &str) -> String {
+    match what.strip_suffix('y') {
+        _ if number == 1 => what.to_owned(),
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{what}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_of_a_kind_is_singular() {
+        assert_eq!([0, 1, 2].map(|number| counted(number, "path")), ["0 paths", "1 path", "2 paths"]);
+        assert_eq!([1, 1234].map(|number| counted(number, "local entry")), ["1 local entry", "1,234 local entries"]);
+    }
 
     #[test]
     fn nothing_that_steers_a_terminal_is_left() {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 
-use super::output::{Output, escape, grouped};
+use super::output::{Output, counted, escape, grouped};
 use crate::config::quantity::human_bytes;
 use crate::daemon::protocol::Progress;
 
@@ -180,8 +180,8 @@ fn phase(progress: &Progress) -> String {
 fn amounts(progress: &Progress, pace: Pace) -> Vec<String> {
     let mut amounts = Vec::new();
     match progress.total_objects {
-        Some(total) => amounts.push(format!("{} of {} objects", grouped(progress.objects), grouped(total))),
-        None if progress.objects > 0 => amounts.push(format!("{} objects", grouped(progress.objects))),
+        Some(total) => amounts.push(format!("{} of {}", grouped(progress.objects), counted(total, "object"))),
+        None if progress.objects > 0 => amounts.push(counted(progress.objects, "object")),
         None => {}
     }
     if progress.bytes > 0 {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{Output, grouped, name, sheet};
+use super::output::{Output, counted, grouped, name, sheet};
 use super::{config, failure, history, resting, target, warm};
 use crate::config::Config;
 use crate::config::quantity::human_bytes;
@@ -92,9 +92,10 @@ fn missing(report: &ReadyReport) -> String {
         files => format!(", and {} of unknown size", grouped(files)),
     };
     let mut text = format!(
-        "{workspace} is not ready: {} files can't be read without a network; missing are {} objects, {}{unknown}\n",
-        grouped(count),
-        grouped(report.missing_objects),
+        "{workspace} is not ready: {} can't be read without a network; missing {} {}, {}{unknown}\n",
+        counted(count, "file"),
+        if report.missing_objects == 1 { "is" } else { "are" },
+        counted(report.missing_objects, "object"),
         human_bytes(report.missing_bytes),
     );
     for path in &report.paths {
@@ -186,7 +187,7 @@ pub(super) fn human(status: &WorkspaceStatus) -> String {
         ("files", grouped(status.files)),
         ("hydrated", hydrated(status)),
         ("history", history::sentence(&status.history)),
-        ("overlay", format!("{} entries", grouped(status.overlay_entries))),
+        ("overlay", counted(status.overlay_entries, "entry")),
         ("queue", format!("{} waiting, {} in flight", grouped(status.queue_depth), grouped(status.inflight_objects))),
         ("offline", offline(status).to_owned()),
         ("tidied", status.last_gc.as_ref().map_or_else(|| "never".to_owned(), tidied)),
@@ -197,7 +198,7 @@ pub(super) fn human(status: &WorkspaceStatus) -> String {
 
 fn hydrated(status: &WorkspaceStatus) -> String {
     let counting = if status.counting { " so far: they are still being counted" } else { "" };
-    format!("{} objects, {}{counting}", grouped(status.hydrated_objects), human_bytes(status.hydrated_bytes))
+    format!("{}, {}{counting}", counted(status.hydrated_objects, "object"), human_bytes(status.hydrated_bytes))
 }
 
 fn offline(status: &WorkspaceStatus) -> &'static str {
@@ -211,12 +212,12 @@ fn offline(status: &WorkspaceStatus) -> &'static str {
 /// When the cache was tidied, and what that did.
 fn tidied(last: &LastGc) -> String {
     format!(
-        "{} by {}: {} in {} objects, {} generations",
+        "{} by {}: {} in {}, {}",
         rfc3339(last.at),
         last.started_by,
         human_bytes(last.freed_bytes),
-        grouped(last.freed_objects),
-        grouped(last.generations_dropped)
+        counted(last.freed_objects, "object"),
+        counted(last.generations_dropped, "generation")
     )
 }
 

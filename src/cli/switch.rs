@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{Output, grouped, name};
+use super::output::{Output, counted, grouped, name};
 use super::progress::Display;
 use super::{client, config, environment, status, target};
 use crate::daemon::client::unexpected;
@@ -61,7 +61,8 @@ fn human(report: &SwitchReport) -> String {
         0 => String::new(),
         kept => format!(", {} with local changes kept", grouped(kept)),
     };
-    format!("{} is at {place}: {} paths changed{kept}\n", name(&report.workspace), grouped(report.paths_changed))
+    let changed = counted(report.paths_changed, "path");
+    format!("{} is at {place}: {changed} changed{kept}\n", name(&report.workspace))
 }
 
 #[cfg(test)]
@@ -93,5 +94,7 @@ mod tests {
         assert_eq!(human(&report), expected);
         let detached = SwitchReport { branch: None, paths_kept: 0, ..report };
         assert_eq!(human(&detached), "w is at 0123456789ab, detached: 700 paths changed\n");
+        let one = SwitchReport { paths_changed: 1, ..detached };
+        assert_eq!(human(&one), "w is at 0123456789ab, detached: 1 path changed\n");
     }
 }

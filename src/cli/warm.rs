@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::output::{Output, grouped, name};
+use super::output::{Output, counted, grouped, name};
 use super::progress::Display;
 use super::{client, config, environment, mount, target};
 use crate::config::quantity::{human_bytes, parse_bytes};
@@ -103,10 +103,6 @@ pub(super) fn human(report: &WarmReport, target: &str, limit: Option<u64>) -> St
         return format!("{text}\nit goes on in the background; `larder status {target}` shows how far it is\n");
     }
     format!("{text}\n")
-}
-
-fn counted(number: u64, what: &str) -> String {
-    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
 pub(super) fn time(seconds: f64) -> String {

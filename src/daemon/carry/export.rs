@@ -262,8 +262,9 @@ impl Export {
             .map(|(id, path)| format!("{} ({id})", String::from_utf8_lossy(path)))
             .collect();
         let more = if missing.len() > named.len() { ", …" } else { "" };
+        let files = if missing.len() == 1 { "file is" } else { "files are" };
         failure.message =
-            format!("{} files are not in the cache: {}{more}; {}", missing.len(), named.join(", "), failure.message);
+            format!("{} {files} not in the cache: {}{more}; {}", missing.len(), named.join(", "), failure.message);
         failure.hint = Some("run it again when the remote can be reached: it goes on where it ended".to_owned());
         Ok(failure.paths(missing.iter().map(|(_, path)| path)))
     }
