@@ -18,7 +18,8 @@ use crate::store::WorkspaceState;
 
 /// Show generation, commit, hydration, queue, remote and last error
 ///
-/// To count what is hydrated, the trees of each workspace are walked; `larder list` does without. Works without a daemon.
+/// What is hydrated is counted when it is first asked for (of more than 200,000 files: at mount, and until that is done it
+/// says so), and kept up to date from then on. With no daemon running all trees are walked; `larder list` does without.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
