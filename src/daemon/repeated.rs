@@ -20,7 +20,7 @@ impl Daemon {
     pub(super) fn mounted_again(&self, request: &MountRequest, url: &RepoUrl) -> Result<Option<Arc<Live>>, Failure> {
         let there = || self.all().into_iter().find(|live| live.path() == request.path && live.is_mounted());
         let Some(live) = request.started.then(there).flatten() else { return Ok(None) };
-        let gitdir = request.gitdir.as_deref().map(|path| gitdir::probe(path)).transpose()?.map(|found| found.common);
+        let gitdir = request.gitdir.as_deref().map(gitdir::probe).transpose()?.map(|found| found.common);
         let row = live.row();
         let commit = match row.current {
             Some(current) => self.store.generation(row.id, current)?.map(|record| record.commit.0.to_string()),
