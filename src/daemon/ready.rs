@@ -10,7 +10,6 @@ use std::sync::Arc;
 use gix::ObjectId;
 
 use super::protocol::{Failure, ReadyReport};
-use super::status::SETTLE_LIMIT;
 use super::workspace::Live;
 use super::{Daemon, warm};
 use crate::git::gitdir::Objects;
@@ -80,7 +79,7 @@ impl Daemon {
         let select = Pathspecs::parse(pathspecs)?;
         let live = self.find(target)?;
         let shown = warm::prepared(&live)?;
-        shown.hydrator.settle(SETTLE_LIMIT);
+        shown.hydrator.settle_for_a_look();
         let record = shown.view.generation();
         let repository = self.repository_of(&live)?;
         let mut walk = Walk {

@@ -17,9 +17,6 @@ use crate::index::{IndexError, walk};
 use crate::metrics::Snapshot;
 use crate::store::{Repository, Store, StoreError, Workspace, WorkspaceState};
 
-/// Longest wait for the store before what is in it is counted.
-pub(super) const SETTLE_LIMIT: Duration = Duration::from_millis(500);
-
 /// Workspaces of more files are counted when they are mounted, and those of fewer when somebody asks: in a third of a second.
 const COUNTED_AHEAD: u64 = 200_000;
 
@@ -84,7 +81,7 @@ impl Daemon {
         if let Some(shown) = live.shown() {
             let tree = shown.view.generation().tree.0;
             // What was read a moment ago is to be counted.
-            shown.hydrator.settle(SETTLE_LIMIT);
+            shown.hydrator.settle_for_a_look();
             if let Err(failure) = self.settle(live) {
                 // More is counted then than Git would find.
                 tracing::warn!(workspace = row.name, "local changes are not compared with the base: {failure}");
@@ -103,6 +100,12 @@ impl Daemon {
             status.last_error = status.last_error.or_else(|| shown.hydrator.last_error().map(|error| error.message));
         }
         Ok(status)
+    }
+
+    /// What was read a moment ago is in the store then.
+    pub(super) fn settle_for_a_look(&self) {
+        let hydrators: Vec<_> = self.hydrators.lock().values().cloned().collect();
+        hydrators.iter().for_each(Hydrator::settle_for_a_look);
     }
 
     /// What of `tree`, which `live` shows, is in the cache. Counting begins when it is asked for first.

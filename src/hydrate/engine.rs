@@ -32,6 +32,11 @@ use crate::store::{Store, StoreError};
 /// Bulk batches that exist at once: one under way, one ready to follow it, one being walked.
 const BULK_PLACES: usize = 3;
 
+/// Longest wait for the store of who looks at what is cached.
+const LOOK_LIMIT: Duration = Duration::from_millis(500);
+/// The same while a warm is under way: an answer within a tenth of a second.
+const LOOK_BESIDE_A_WARM: Duration = Duration::from_millis(30);
+
 /// Bounds and times of one repository's hydration; [`crate::config`] says why each is what it is.
 #[derive(Clone, Debug)]
 pub struct HydrateSettings {
@@ -385,6 +390,13 @@ impl Hydrator {
         let mut state = core.state.lock();
         let arrived = state.arrived;
         while state.saved < arrived && state.writer && !core.room.wait_until(&mut state, until).timed_out() {}
+    }
+
+    /// [`Self::settle`] for who looks at what is cached: long enough for what was read a moment ago, and a moment while a
+    /// warm keeps the writer busy, because the counts are another before they are told.
+    pub fn settle_for_a_look(&self) {
+        let warming = self.core().state.lock().flights.in_bulk() > 0;
+        self.settle(if warming { LOOK_BESIDE_A_WARM } else { LOOK_LIMIT });
     }
 
     /// Whether the last exchange with the remote failed for want of a network.

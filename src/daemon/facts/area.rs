@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::place;
 use super::{PathText, Sources};
 use crate::daemon::protocol::{Failure, FailureClass, MAX_LINE_BYTES, rfc3339};
-use crate::daemon::status::{self, SETTLE_LIMIT};
+use crate::daemon::status;
 use crate::daemon::workspace::Live;
 use crate::hydrate::walk::join;
 use crate::index::ino::Ino;
@@ -150,7 +150,7 @@ pub(super) fn answer(sources: &Sources<'_>, request: &AreaRequest) -> Result<Are
     if request.after.is_none() {
         if let Some((_, shown)) = &shown {
             // What was read a moment ago is to be told as read.
-            shown.hydrator.settle(SETTLE_LIMIT);
+            shown.hydrator.settle_for_a_look();
         }
         report.head = Some(head(sources, &place, &record, shown.is_some())?);
     }

@@ -24,7 +24,7 @@ pub(super) fn answer(sources: &Sources<'_>, request: &PinsRequest) -> Result<Pin
     let of = request.target.as_ref().map(|target| place::workspace(sources.store, target)).transpose()?;
     if let Some(daemon) = sources.daemon {
         // What was fetched a moment ago counts.
-        daemon.settle_all();
+        daemon.settle_for_a_look();
     }
     let pins = sources.store.pins()?.into_iter().filter(|pin| of.as_ref().is_none_or(|of| pin.workspace == of.id));
     Ok(PinsReport { rows: pin_rows(sources.store, pins)? })
