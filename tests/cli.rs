@@ -260,7 +260,7 @@ fn without_a_daemon_the_store_says_what_is_known() {
     let one = json(&run(&home, &["status", "linux", "--json"]).stdout);
     let expected = serde_json::json!({
         "workspace": "linux", "path": "/mnt/linux", "state": "unmounted", "repository": "git://host/linux.git",
-        "rev": "main", "commit": commit, "generation": 1, "files": 3, "hydrated_objects": 1, "hydrated_bytes": 5,
+        "rev": "main", "commit": commit, "generation": 1, "files": 3, "hydrated_objects": 1, "hydrated_bytes": 5, "counting": false,
         "overlay_entries": 0, "queue_depth": 0, "inflight_objects": 0, "offline": false, "stays_offline": false,
         "last_error": null, "gitdir": null, "last_gc": null,
         "history": { "state": "off", "commits": null, "reason": null },
