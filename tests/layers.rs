@@ -14,13 +14,15 @@ const UNDER_GIT: [&str; 3] = ["store", "hydrate", "index"];
 /// Known to all, knowing none.
 const COMMON: [&str; 2] = ["config", "metrics"];
 /// A crate and the one folder that names it.
-const DOORS: [(&str, &str); 6] = [
+const DOORS: [(&str, &str); 8] = [
     ("redb", "store"),
     ("fuser", "vfs"),
     ("clap", "cli"),
     ("clap_complete", "cli"),
     ("clap_mangen", "cli"),
     ("gix", "git"),
+    ("hyper", "daemon"),
+    ("ratatui", "cli"),
 ];
 /// Plain vocabulary of gix that every layer may use.
 const GIX_WORDS: [&str; 3] = ["gix::ObjectId", "gix::hash", "gix::objs::Kind"];
