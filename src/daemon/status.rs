@@ -186,17 +186,13 @@ impl Daemon {
             ..Snapshot::default()
         };
         for hydrator in &hydrators {
-            let (queued, sent) = hydrator.backlog();
-            now.queue_depth += queued;
-            now.inflight_objects += sent;
-            for (sum, more) in now.queue_objects.iter_mut().zip(hydrator.queued_by_class()) {
+            let load = hydrator.load();
+            now.inflight_objects += load.sent + load.bulk_sent;
+            // Whole windows of warms are queued apart from the classes.
+            for (sum, more) in now.queue_objects.iter_mut().zip(load.queued.into_iter().chain([load.bulk_queued])) {
                 sum.1 += more;
+                now.queue_depth += more;
             }
-        }
-        let queued: usize = now.queue_objects.iter().map(|(_, objects)| objects).sum();
-        // Whole windows of warms are queued apart from the classes.
-        if let Some(warm) = now.queue_objects.last_mut() {
-            warm.1 = now.queue_depth.saturating_sub(queued);
         }
         match self.store.stats() {
             Ok(stats) => {

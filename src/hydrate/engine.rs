@@ -367,11 +367,6 @@ impl Hydrator {
         self.core().state.lock().backlog()
     }
 
-    /// Wants queued of each class, as in [`Class::ALL`]; what a warm has not asked for yet is in none.
-    pub fn queued_by_class(&self) -> [usize; Class::ALL.len()] {
-        self.core().state.lock().flights.queued_by_class()
-    }
-
     /// What is queued by class, and what is on its way.
     pub fn load(&self) -> Load {
         self.core().state.lock().load()

@@ -113,6 +113,7 @@ impl<'a> Landing<'a> {
         }
         drop(state);
         if self.remote
+            && core.store.keeps_fetches()
             && let Some(told) = news.as_ref().and_then(News::told)
         {
             core.store.note_fetch(told.cause.record(Some(id), told.class, (1, size), told.waited));

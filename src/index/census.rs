@@ -13,7 +13,7 @@ use gix::ObjectId;
 use parking_lot::{Condvar, Mutex};
 
 use super::{IndexError, walk};
-use crate::store::{Store, Watch};
+use crate::store::{Store, Watch, id_key};
 
 /// Blobs looked up in one transaction.
 const LOOKED_UP: usize = 8192;
@@ -90,7 +90,7 @@ impl Census {
         let mut ids = blobs(store, self.tree)?;
         ids.sort_unstable();
         ids.dedup();
-        let mut keys: Vec<u64> = ids.iter().map(key).collect();
+        let mut keys: Vec<u64> = ids.iter().map(id_key).collect();
         keys.dedup();
         {
             let mut counts = self.counts.lock();
@@ -129,7 +129,7 @@ impl Census {
 
 impl Counts {
     fn place(&self, id: &ObjectId) -> Option<(usize, u64)> {
-        let at = self.keys.binary_search(&key(id)).ok()?;
+        let at = self.keys.binary_search(&id_key(id)).ok()?;
         Some((at / 64, 1 << (at % 64)))
     }
 
@@ -179,11 +179,6 @@ fn blobs(store: &Store, tree: ObjectId) -> Result<Vec<ObjectId>, IndexError> {
         Ok::<(), IndexError>(())
     })?;
     Ok(ids)
-}
-
-/// The first eight bytes of `id`, in whose order ids are.
-fn key(id: &ObjectId) -> u64 {
-    id.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]

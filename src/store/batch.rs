@@ -4,6 +4,7 @@
 //! is one short transaction that packs and copies bytes. Objects already in
 //! the store, or twice in the batch, are stored once.
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
 
 use gix::ObjectId;
@@ -114,7 +115,8 @@ impl Store {
         let bytes = batch.stored_bytes() + trees as u64 + 256 * batch.len() as u64;
         let wait = self.inner.make_room(wait, bytes)?;
         self.inner.write("storing a batch", wait, bytes, |txn| write_batch(txn, batch))?;
-        let blobs: Vec<_> = batch.blobs.iter().map(|(id, encoded, _)| (*id, encoded.raw_size)).collect();
+        let blobs =
+            LazyCell::new(|| batch.blobs.iter().map(|(id, encoded, _)| (*id, encoded.raw_size)).collect::<Vec<_>>());
         self.inner.tell(|watch| watch.arrived(&blobs));
         Ok(())
     }

@@ -31,12 +31,12 @@ impl Hasher for Prefix {
 impl IdSet {
     /// Adds `id`. False: it was there.
     pub fn insert(&mut self, id: &ObjectId) -> bool {
-        self.0.insert(key(id))
+        self.0.insert(id_key(id))
     }
 
     /// Whether `id` is there, or one that can't be told from it.
     pub fn contains(&self, id: &ObjectId) -> bool {
-        self.0.contains(&key(id))
+        self.0.contains(&id_key(id))
     }
 
     /// How many there are.
@@ -52,11 +52,11 @@ impl IdSet {
 
 impl<'a> Extend<&'a ObjectId> for IdSet {
     fn extend<T: IntoIterator<Item = &'a ObjectId>>(&mut self, ids: T) {
-        self.0.extend(ids.into_iter().map(key));
+        self.0.extend(ids.into_iter().map(id_key));
     }
 }
 
-/// The first eight bytes of `id`.
-pub fn key(id: &ObjectId) -> u64 {
-    id.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+/// The first eight bytes of `id`, in whose order ids are.
+pub fn id_key(id: &ObjectId) -> u64 {
+    id.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }

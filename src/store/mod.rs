@@ -52,7 +52,7 @@ pub use converted::{Converted, converted_id};
 pub use error::{StoreError, StoreErrorKind};
 pub use fetches::{Fetch, FetchClass, Operation};
 pub use git_tree::{TreeError, listing_from_git, tree_bytes};
-pub use id_set::IdSet;
+pub use id_set::{IdSet, id_key};
 pub use large::LargeBlob;
 pub use look::{Glance, IdPrefix, Look, ObjectKind, TableSize};
 pub use read::BlobInfo;

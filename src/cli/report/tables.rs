@@ -7,7 +7,7 @@ use crate::cli::why::{class, operation, waited};
 use crate::config::quantity::human_bytes;
 use crate::daemon::facts::PathText;
 use crate::daemon::facts::du::DuRow;
-use crate::daemon::facts::why::FetchRow;
+use crate::daemon::facts::why::{FetchRow, Sums};
 
 /// Rows of the tables of processes, directories, repositories.
 pub(super) const ROWS: usize = 15;
@@ -67,6 +67,11 @@ fn place(of: &PathText) -> String {
     if of.path.is_empty() { "in several directories".to_owned() } else { format!("mostly in {}", path(of)) }
 }
 
+/// A row of what was fetched, as a part of `most`.
+fn fetched(sums: &Sums, most: u64, what: String) -> Vec<String> {
+    vec![metered(&human_bytes(sums.bytes), sums.bytes, most), what, grouped(sums.objects), waited(sums.waited_us)]
+}
+
 pub(super) fn processes(found: &Gathered) -> String {
     let rows = &found.why.processes;
     let most = rows.first().map_or(0, |row| row.sums.bytes);
@@ -75,12 +80,7 @@ pub(super) fn processes(found: &Gathered) -> String {
         .take(ROWS)
         .map(|row| {
             let mostly = format!("{}<br><span class=\"sub\">{}</span>", who(&row.process), place(&row.mostly_in));
-            vec![
-                metered(&human_bytes(row.sums.bytes), row.sums.bytes, most),
-                mostly,
-                grouped(row.sums.objects),
-                waited(row.sums.waited_us),
-            ]
+            fetched(&row.sums, most, mostly)
         })
         .collect();
     table(&[("Fetched", "n"), ("Process", ""), ("Objects", "n"), ("Waited", "n wide")], &rows, NO_FETCHES)
@@ -99,12 +99,7 @@ pub(super) fn directories(found: &Gathered) -> String {
                 path(&row.directory)
             };
             let mostly = format!("{directory}<br><span class=\"sub\">mostly by {}</span>", who(&row.process));
-            vec![
-                metered(&human_bytes(row.sums.bytes), row.sums.bytes, most),
-                mostly,
-                grouped(row.sums.objects),
-                waited(row.sums.waited_us),
-            ]
+            fetched(&row.sums, most, mostly)
         })
         .collect();
     table(&[("Fetched", "n"), ("Directory", ""), ("Objects", "n"), ("Waited", "n wide")], &rows, NO_FETCHES)

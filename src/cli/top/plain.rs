@@ -126,17 +126,8 @@ fn times(times: &Times) -> String {
 
 fn queue(report: &TopReport) -> String {
     let queue = &report.queue;
-    let lengths = [
-        ("read", queue.read),
-        ("sibling", queue.sibling),
-        ("manifest", queue.manifest),
-        ("source", queue.source),
-        ("text", queue.text),
-        ("last", queue.last),
-        ("bulk", queue.bulk),
-    ];
     let mut told: Vec<String> =
-        lengths.into_iter().map(|(class, length)| format!("{class} {}", grouped(length))).collect();
+        queue.queued().into_iter().map(|(class, length)| format!("{class} {}", grouped(length))).collect();
     told.push(format!("in flight {}", grouped(queue.inflight + queue.bulk_inflight)));
     told.join(", ")
 }

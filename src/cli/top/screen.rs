@@ -292,17 +292,8 @@ fn short(times: &Times, bound: Option<u64>) -> String {
 fn queue(frame: &mut Frame<'_>, area: Rect, report: &TopReport, theme: Theme) {
     let inner = titled(frame, area, " Queue ");
     let queue = &report.queue;
-    let lengths = [
-        ("read", queue.read),
-        ("sibling", queue.sibling),
-        ("manifest", queue.manifest),
-        ("source", queue.source),
-        ("text", queue.text),
-        ("last", queue.last),
-        ("bulk", queue.bulk),
-        ("in flight", queue.inflight),
-        ("of bulk", queue.bulk_inflight),
-    ];
+    let sent = [("in flight", queue.inflight), ("of bulk", queue.bulk_inflight)];
+    let lengths: Vec<_> = queue.queued().into_iter().chain(sent).collect();
     let most = lengths.iter().map(|(_, length)| *length).max().unwrap_or(0).max(1);
     let room = inner.width.saturating_sub(BAR_LABEL + BAR_NUMBER + 2);
     let lines = lengths.into_iter().map(|(class, length)| {

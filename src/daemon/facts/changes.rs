@@ -8,6 +8,7 @@ use gix::ObjectId;
 use super::{Sources, place};
 use crate::daemon::protocol::Failure;
 use crate::index::ino::Ino;
+use crate::index::overlay::settle::is_base;
 use crate::store::overlay::{Binding, Content, Name, Node, Peek};
 use crate::store::{EntryKind, GenerationRecord, Store, Workspace};
 
@@ -67,20 +68,4 @@ pub(super) fn each(store: &Store, peek: &Peek, record: &GenerationRecord, see: &
         }
     }
     Ok(())
-}
-
-/// Whether Git would find nothing changed.
-pub(super) fn is_base(node: &Node, base: Option<Base>) -> bool {
-    matches!((&node.content, base), (Content::Blob(id), Some((kind, of))) if *id == of && kind_of(node) == kind)
-}
-
-/// What Git takes a node for.
-fn kind_of(node: &Node) -> EntryKind {
-    if node.is_symlink() {
-        EntryKind::Symlink
-    } else if node.mode & 0o100 != 0 {
-        EntryKind::Executable
-    } else {
-        EntryKind::File
-    }
 }

@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use gix::ObjectId;
 use serde::{Deserialize, Serialize};
 
-use super::Sources;
 use super::disk::{self, Disk};
 use super::ledger::Ledger;
-use super::place::{self, lossy, weight};
+use super::place::{self, weight};
+use super::{PathText, Sources};
 use crate::daemon::protocol::Failure;
 use crate::hydrate::walk::join;
-use crate::store::{EntryKind, GenerationRecord, IdSet, Look, Store, Workspace};
+use crate::store::{Entry, EntryKind, GenerationRecord, IdSet, Look, Store, Workspace};
 
 /// Rows told at most.
 pub const ROWS_MAX: usize = 2_000;
@@ -228,7 +228,7 @@ fn told(rows: Vec<(Vec<u8>, Amount, Amount)>, limit: usize) -> (Vec<DuRow>, Left
             left_own.join(own);
             continue;
         }
-        let (key, key_bytes) = lossy(&key);
+        let PathText { path: key, path_bytes: key_bytes } = PathText::from(&key[..]);
         told.push(DuRow {
             key,
             key_bytes,
@@ -312,21 +312,8 @@ impl Count<'_> {
 
     /// Counts everything below `roots` for `key`.
     fn below(&mut self, key: u32, roots: Vec<ObjectId>) -> Result<(), Failure> {
-        let (mut seen, mut open) = (IdSet::default(), roots);
-        open.retain(|root| seen.insert(root));
-        while let Some(id) = open.pop() {
-            let Look::Good(listing) = self.store.look_at_tree(&id)? else {
-                self.missing += 1;
-                continue;
-            };
-            for entry in listing.iter() {
-                match entry.kind {
-                    EntryKind::Directory if seen.insert(&entry.id) => open.push(entry.id),
-                    kind if kind.is_blob() => self.ledger.count(key, &entry.id),
-                    _ => {}
-                }
-            }
-        }
+        let ledger = &mut *self.ledger;
+        self.missing += each_file(self.store, roots, |entry| ledger.count(key, &entry.id))?;
         Ok(())
     }
 
@@ -419,32 +406,42 @@ impl Count<'_> {
 
     fn types(&mut self, target: Option<&Workspace>) -> Result<(), Failure> {
         let mut keys: HashMap<Vec<u8>, u32> = HashMap::new();
-        let mut seen = IdSet::default();
-        let mut open: Vec<ObjectId> = self.shown(target)?.into_iter().flat_map(|(_, trees)| trees).collect();
-        open.retain(|root| seen.insert(root));
-        while let Some(id) = open.pop() {
-            let Look::Good(listing) = self.store.look_at_tree(&id)? else {
-                self.missing += 1;
-                continue;
-            };
-            for entry in listing.iter() {
-                match entry.kind {
-                    EntryKind::Directory if seen.insert(&entry.id) => open.push(entry.id),
-                    kind if kind.is_blob() && self.ledger.has(&entry.id) => {
-                        let name = type_of(entry.name, kind);
-                        let key = match keys.get(name) {
-                            Some(key) => *key,
-                            None => self.key(name.to_vec()),
-                        };
-                        keys.insert(name.to_vec(), key);
-                        self.ledger.count_scattered(key, &entry.id);
-                    }
-                    _ => {}
-                }
+        let roots = self.shown(target)?.into_iter().flat_map(|(_, trees)| trees).collect();
+        let missing = each_file(self.store, roots, |entry| {
+            if !self.ledger.has(&entry.id) {
+                return;
             }
-        }
+            let name = type_of(entry.name, entry.kind);
+            let key = match keys.get(name) {
+                Some(key) => *key,
+                None => self.key(name.to_vec()),
+            };
+            keys.insert(name.to_vec(), key);
+            self.ledger.count_scattered(key, &entry.id);
+        })?;
+        self.missing += missing;
         Ok(())
     }
+}
+
+/// Calls `see` for every file below `roots`, reading each distinct tree once. Returns how many trees could not be read.
+fn each_file(store: &Store, roots: Vec<ObjectId>, mut see: impl FnMut(&Entry<'_>)) -> Result<u64, Failure> {
+    let (mut seen, mut open, mut missing) = (IdSet::default(), roots, 0);
+    open.retain(|root| seen.insert(root));
+    while let Some(id) = open.pop() {
+        let Look::Good(listing) = store.look_at_tree(&id)? else {
+            missing += 1;
+            continue;
+        };
+        for entry in listing.iter() {
+            match entry.kind {
+                EntryKind::Directory if seen.insert(&entry.id) => open.push(entry.id),
+                kind if kind.is_blob() => see(&entry),
+                _ => {}
+            }
+        }
+    }
+    Ok(missing)
 }
 
 /// A path, how deep it is, and the trees it has.

@@ -7,9 +7,10 @@ use gix::ObjectId;
 use serde::{Deserialize, Serialize};
 
 use super::names::{self, NamedBy};
-use super::place::{self, Place, Subject, What, lossy};
-use super::{Sources, changes};
+use super::place::{self, Place, Subject, What};
+use super::{PathText, Sources};
 use crate::daemon::protocol::{Failure, FailureClass, rfc3339};
+use crate::index::overlay::settle::is_base;
 use crate::store::overlay::{Content, Node};
 use crate::store::{EntryKind, FetchClass, Glance, Look, ObjectKind, Operation, Store};
 
@@ -177,7 +178,7 @@ pub(super) fn answer(sources: &Sources<'_>, request: &InspectRequest) -> Result<
 fn of_place(store: &Store, place: &Place, report: &mut InspectReport) -> Result<(), Failure> {
     let repositories = store.repositories()?;
     let repository = repositories.into_iter().find(|repository| repository.id == place.workspace.repository);
-    let (path, path_bytes) = lossy(&place.path);
+    let PathText { path, path_bytes } = PathText::from(&place.path[..]);
     (report.path, report.path_bytes) = (Some(path), path_bytes);
     report.workspace = Some(place.workspace.name.clone());
     report.repository = repository.map(|repository| repository.url);
@@ -191,7 +192,7 @@ fn of_place(store: &Store, place: &Place, report: &mut InspectReport) -> Result<
             report.mode = Some(format!("{mode:06o}"));
         }
         What::Changed { node, size, base } => {
-            let unchanged = changes::is_base(node, *base);
+            let unchanged = is_base(node, *base);
             report.source = Some(if unchanged { Source::Base } else { Source::Overlay });
             report.base_oid = base.map(|(_, id)| id.to_string()).filter(|id| report.oid.as_ref() != Some(id));
             report.mode = Some(format!("{:06o}", node.mode));
@@ -312,7 +313,7 @@ fn fetched(
         pid: fetch.pid,
         operation: fetch.operation,
         class: fetch.class,
-        path: lossy(&fetch.path).0,
+        path: String::from_utf8_lossy(&fetch.path).into_owned(),
         objects: fetch.objects,
         wait_us: fetch.wait_us,
     }))

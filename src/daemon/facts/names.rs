@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use gix::ObjectId;
 use serde::{Deserialize, Serialize};
 
-use super::place::{lossy, weight};
+use super::PathText;
+use super::place::weight;
 use crate::daemon::protocol::Failure;
 use crate::hydrate::walk::join;
-use crate::store::{EntryKind, GenerationRecord, Look, Store, Workspace};
+use crate::store::{EntryKind, GenerationRecord, Look, Store, Workspace, id_key};
 
 /// Paths told at most.
 const NAMES_MAX: usize = 100;
@@ -99,17 +100,13 @@ struct Search<'a> {
     below: HashMap<u64, u64>,
 }
 
-fn key(id: &ObjectId) -> u64 {
-    id.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
-}
-
 impl Search<'_> {
     /// Counts the paths below `root` that name the object; `None`: that would take too long. Numbers saturate: a hostile
     /// repository can name ten trees ten billion times.
     fn count(&mut self, root: ObjectId) -> Result<Option<u64>, Failure> {
         let mut open = vec![root];
         while let Some(&id) = open.last() {
-            if self.below.contains_key(&key(&id)) {
+            if self.below.contains_key(&id_key(&id)) {
                 open.pop();
                 continue;
             }
@@ -123,7 +120,7 @@ impl Search<'_> {
                 for entry in listing.iter() {
                     paths = paths.saturating_add(u64::from(entry.id == self.id));
                     if entry.kind == EntryKind::Directory {
-                        match self.below.get(&key(&entry.id)) {
+                        match self.below.get(&id_key(&entry.id)) {
                             Some(below) => paths = paths.saturating_add(*below),
                             None => open.push(entry.id),
                         }
@@ -132,16 +129,16 @@ impl Search<'_> {
                 self.entries += listing.len();
             }
             if open.len() == before {
-                self.below.insert(key(&id), paths);
+                self.below.insert(id_key(&id), paths);
                 open.pop();
             }
         }
-        Ok(self.below.get(&key(&root)).copied())
+        Ok(self.below.get(&id_key(&root)).copied())
     }
 
     /// Tells the paths of a generation, as far as they were counted.
     fn tell(&self, row: &Workspace, record: &GenerationRecord, told: &mut Told) -> Result<(), Failure> {
-        let names = |id: &ObjectId| self.below.get(&key(id)).is_some_and(|paths| *paths > 0);
+        let names = |id: &ObjectId| self.below.get(&id_key(id)).is_some_and(|paths| *paths > 0);
         let mut open = if names(&record.tree.0) { vec![(record.tree.0, Vec::new())] } else { Vec::new() };
         while let Some((id, path)) = open.pop() {
             let Look::Good(listing) = self.store.look_at_tree(&id)? else { continue };
@@ -186,10 +183,10 @@ impl Told {
         if self.rows.len() >= NAMES_MAX || self.bytes > NAMES_BYTES {
             return false;
         }
-        let (text, path_bytes) = lossy(path);
+        let PathText { path, path_bytes } = PathText::from(path);
         self.places.insert(place, self.rows.len());
         let generations = vec![record.generation.0];
-        self.rows.push(NameRow { workspace: row.name.clone(), generations, path: text, path_bytes });
+        self.rows.push(NameRow { workspace: row.name.clone(), generations, path, path_bytes });
         self.count += 1;
         true
     }

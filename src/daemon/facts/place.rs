@@ -324,14 +324,6 @@ pub(super) fn object(store: &Store, text: &str) -> Result<ObjectId, Failure> {
     }
 }
 
-/// Bytes as text, and themselves where the text is not the same.
-pub(super) fn lossy(bytes: &[u8]) -> (String, Option<Vec<u8>>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (text.to_owned(), None),
-        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(bytes.to_vec())),
-    }
-}
-
 /// Bytes of a line that a name takes at most: each of its bytes escaped, and as a number once more.
 pub(super) fn weight(name: &[u8]) -> usize {
     10 * name.len() + 64

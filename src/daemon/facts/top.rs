@@ -140,6 +140,19 @@ pub struct QueueLengths {
 }
 
 impl QueueLengths {
+    /// What is queued, by the name of its class.
+    pub fn queued(&self) -> [(&'static str, u64); 7] {
+        [
+            ("read", self.read),
+            ("sibling", self.sibling),
+            ("manifest", self.manifest),
+            ("source", self.source),
+            ("text", self.text),
+            ("last", self.last),
+            ("bulk", self.bulk),
+        ]
+    }
+
     fn add(&mut self, load: &Load) {
         for class in Class::ALL {
             let length = match class {

@@ -80,15 +80,7 @@ impl Daemon {
     ) -> Result<(), Failure> {
         let mut tried: HashMap<ObjectId, Vec<Server>> = HashMap::new();
         loop {
-            let mut wanted: BTreeMap<Server, Vec<ObjectId>> = BTreeMap::new();
-            for damage in checked.damages.iter().filter(|damage| !damage.repaired) {
-                let Some(id) = damage.tree() else { continue };
-                let before = tried.entry(id).or_default();
-                if let Some(server) = next_server(damage, before) {
-                    before.push(server);
-                    wanted.entry(server).or_default().push(id);
-                }
-            }
+            let wanted = ask_next(&checked.damages, Damage::tree, &mut tried);
             if wanted.is_empty() {
                 return Ok(());
             }
@@ -190,15 +182,7 @@ impl Daemon {
         let total = checked.damages.iter().filter(|damage| damage.blob().is_some()).count() as u64;
         let mut tried: HashMap<ObjectId, Vec<Server>> = HashMap::new();
         loop {
-            let mut wanted: BTreeMap<Server, Vec<ObjectId>> = BTreeMap::new();
-            for damage in checked.damages.iter().filter(|damage| !damage.repaired) {
-                let Some(id) = damage.blob() else { continue };
-                let before = tried.entry(id).or_default();
-                if let Some(server) = next_server(damage, before) {
-                    before.push(server);
-                    wanted.entry(server).or_default().push(id);
-                }
-            }
+            let wanted = ask_next(&checked.damages, Damage::blob, &mut tried);
             if wanted.is_empty() {
                 return Ok(());
             }
@@ -334,6 +318,24 @@ async fn fetch(hydrator: &Hydrator, ids: &[ObjectId]) -> Result<Vec<(ObjectId, R
 }
 
 /// Who is to be asked next for what is damaged.
+/// Whom to ask next for what is not repaired, each server once for an object.
+fn ask_next(
+    damages: &[Damage],
+    id_of: fn(&Damage) -> Option<ObjectId>,
+    tried: &mut HashMap<ObjectId, Vec<Server>>,
+) -> BTreeMap<Server, Vec<ObjectId>> {
+    let mut wanted: BTreeMap<Server, Vec<ObjectId>> = BTreeMap::new();
+    for damage in damages.iter().filter(|damage| !damage.repaired) {
+        let Some(id) = id_of(damage) else { continue };
+        let before = tried.entry(id).or_default();
+        if let Some(server) = next_server(damage, before) {
+            before.push(server);
+            wanted.entry(server).or_default().push(id);
+        }
+    }
+    wanted
+}
+
 fn next_server(damage: &Damage, tried: &[Server]) -> Option<Server> {
     damage.names.iter().map(|name| (name.repository, name.offline)).find(|server| !tried.contains(server))
 }
